@@ -1,0 +1,8 @@
+// Compiles TypeScript into dist/ and the addon into build/: what `npm run build` runs.
+import { fileURLToPath } from 'node:url';
+import { buildTypeScript, ensureAddon, ensureDependencies } from './prepare.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+ensureDependencies(root);
+ensureAddon(root);
+buildTypeScript(root);

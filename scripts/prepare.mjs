@@ -1,0 +1,73 @@
+// What must exist before a program of this repository can run: the dependencies, the addon, the compiled TypeScript.
+// Each step looks first and does nothing when there is nothing to do. Only Node's own modules may be used here:
+// in a fresh clone there is nothing else.
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+
+const say = text => process.stderr.write(`${text}\n`);
+
+/** Runs a command with its output on our stderr; exits with one line when it fails. */
+function must(command, args, root, hint) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: ['ignore', process.stderr, process.stderr] });
+  if (error === undefined && status === 0) return;
+  say(`tulle: "${command} ${args.join(' ')}" failed${error ? ` (${error.message})` : ''}: ${hint}`);
+  process.exit(1);
+}
+
+function newest(folder) {
+  let time = 0;
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) time = Math.max(time, newest(path));
+    else if (/\.(ts|c|h|json|html|css)$/.test(entry.name)) time = Math.max(time, statSync(path).mtimeMs);
+  }
+  return time;
+}
+
+const timeOf = path => (existsSync(path) ? statSync(path).mtimeMs : 0);
+
+/** `npm ci`, when node_modules is missing or older than the lock file. */
+export function ensureDependencies(root) {
+  if (timeOf(join(root, 'node_modules/.package-lock.json')) >= timeOf(join(root, 'package-lock.json'))) return;
+  ensureCompiler();
+  say('tulle: installing the npm packages of package-lock.json (once)');
+  must('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], root, 'is the npm registry within reach?');
+}
+
+/** A C compiler for the addon. On a bare Debian the root user gets one; everybody else gets told how, by the addon's build. */
+function ensureCompiler() {
+  const has = ['cc', 'gcc', 'clang'].some(name => spawnSync(name, ['--version']).status === 0);
+  if (has || process.getuid() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return;
+  say('tulle: no C compiler here: installing gcc and libc6-dev with apt-get (once)');
+  const quiet = { stdio: ['ignore', process.stderr, process.stderr], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
+  spawnSync('apt-get', ['-qq', 'update'], quiet);
+  spawnSync('apt-get', ['-qq', '-y', '--no-install-recommends', 'install', 'gcc', 'libc6-dev'], quiet);
+}
+
+/** The addon, when it is missing or older than its sources. */
+export function ensureAddon(root) {
+  const addon = ['prebuilds', 'build'].map(folder => join(root, folder, `linux-${process.arch}`, 'tulle.node'));
+  const sources = newest(join(root, 'lib/sys'));
+  if (addon.some(path => timeOf(path) >= sources)) return;
+  must(process.execPath, [join(root, 'scripts/build-addon.mjs')], root, 'see the message above');
+}
+
+/** The TypeScript compiler's output; the programs in dist/cmd become executable. */
+export function buildTypeScript(root) {
+  must(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', root], root, 'see the errors above');
+  for (const name of readdirSync(join(root, 'dist/cmd'))) {
+    if (name.endsWith('.js')) chmodSync(join(root, 'dist/cmd', name), 0o755);
+  }
+}
+
+/** All three, each only when needed. */
+export function ensureBuilt(root) {
+  if (!existsSync(join(root, 'tsconfig.json'))) return; // an installed package: dist/ came with it, and there is nothing to build from
+  ensureDependencies(root);
+  ensureAddon(root);
+  const sources = Math.max(...['cmd', 'lib', 'etcd', 'test', 'bench'].map(folder => newest(join(root, folder))), timeOf(join(root, 'tsconfig.json')));
+  if (timeOf(join(root, 'dist/.tsbuildinfo')) >= sources) return;
+  say('tulle: compiling TypeScript');
+  buildTypeScript(root);
+}
