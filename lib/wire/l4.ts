@@ -1,0 +1,131 @@
+/**
+ * The L4 checksum of a whole IP packet: find its field, start it (pseudo-header sum only), finish it, verify it.
+ * The packet has passed `checkIp4` or `checkIp6` and is not a fragment: a fragment's checksum speaks of bytes that are elsewhere.
+ */
+import { get16, set16 } from './bytes.ts';
+import { finish, fold, pseudoSum4, pseudoSum6, sum } from './checksum.ts';
+import {
+  ip4HeaderLength,
+  ip4Protocol,
+  ip4TotalLength,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMP6,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+} from './ip4.ts';
+import { findL4Ip6, ip6TotalLength, l4Distance, l4Protocol } from './ip6.ts';
+import { checkTcp, TCP_CHECKSUM } from './tcp.ts';
+import { checkUdp, UDP_CHECKSUM, udpLength } from './udp.ts';
+
+const ICMP_CHECKSUM = 2;
+const ICMP_HEADER_BYTES = 8;
+
+/** From the L4 header to its checksum field, or -1 for a protocol whose checksum we do not know. */
+export function l4ChecksumOffset(protocol: number): number {
+  switch (protocol) {
+    case PROTOCOL_TCP:
+      return TCP_CHECKSUM;
+    case PROTOCOL_UDP:
+      return UDP_CHECKSUM;
+    case PROTOCOL_ICMP:
+    case PROTOCOL_ICMP6:
+      return ICMP_CHECKSUM;
+    default:
+      return -1;
+  }
+}
+
+/** Bytes that the checksum covers, from the L4 header on; -1 when the L4 header is damaged or of an unknown protocol. */
+function coveredBytes(bytes: Uint8Array, l4Offset: number, l4Length: number, protocol: number): number {
+  switch (protocol) {
+    case PROTOCOL_TCP:
+      return checkTcp(bytes, l4Offset, l4Length) === 0 ? l4Length : -1;
+    case PROTOCOL_UDP:
+      return checkUdp(bytes, l4Offset, l4Length) === 0 ? udpLength(bytes, l4Offset) : -1;
+    case PROTOCOL_ICMP:
+    case PROTOCOL_ICMP6:
+      return l4Length >= ICMP_HEADER_BYTES ? l4Length : -1;
+    default:
+      return -1;
+  }
+}
+
+/** The check that makes the whole sum 0xffff; a UDP check of 0 is sent as 0xffff, since 0 means "none" (RFC 768). */
+function checkOf(bytes: Uint8Array, l4Offset: number, covered: number, protocol: number, pseudo: number): number {
+  const field = l4Offset + l4ChecksumOffset(protocol);
+  // The field itself counts as zero: take it out again (its ones' complement cancels it).
+  const check = finish(sum(bytes, l4Offset, covered, pseudo) + (~get16(bytes, field) & 0xffff));
+  return check === 0 && protocol === PROTOCOL_UDP ? 0xffff : check;
+}
+
+/** The checksum that the packet's L4 field should hold, 0..0xffff; -1 when there is none to compute. */
+export function l4Checksum4(bytes: Uint8Array, ipOffset: number): number {
+  const protocol = ip4Protocol(bytes, ipOffset);
+  const headerLength = ip4HeaderLength(bytes, ipOffset);
+  const l4Offset = ipOffset + headerLength;
+  const covered = coveredBytes(bytes, l4Offset, ip4TotalLength(bytes, ipOffset) - headerLength, protocol);
+  if (covered < 0) return -1;
+  const pseudo = protocol === PROTOCOL_ICMP ? 0 : pseudoSum4(bytes, ipOffset, protocol, covered);
+  return checkOf(bytes, l4Offset, covered, protocol, pseudo);
+}
+
+/** As `l4Checksum4`, for IPv6, behind any extension headers. */
+export function l4Checksum6(bytes: Uint8Array, ipOffset: number): number {
+  const found = findL4Ip6(bytes, ipOffset);
+  if (found < 0) return -1;
+  const protocol = l4Protocol(found);
+  const l4Offset = ipOffset + l4Distance(found);
+  const covered = coveredBytes(bytes, l4Offset, ip6TotalLength(bytes, ipOffset) - l4Distance(found), protocol);
+  if (covered < 0) return -1;
+  return checkOf(bytes, l4Offset, covered, protocol, pseudoSum6(bytes, ipOffset, protocol, covered));
+}
+
+/** Computes and stores the L4 checksum. False when the packet has none that we know. */
+export function finishL4Checksum4(bytes: Uint8Array, ipOffset: number): boolean {
+  const check = l4Checksum4(bytes, ipOffset);
+  if (check < 0) return false;
+  set16(bytes, ipOffset + ip4HeaderLength(bytes, ipOffset) + l4ChecksumOffset(ip4Protocol(bytes, ipOffset)), check);
+  return true;
+}
+
+/** As `finishL4Checksum4`, for IPv6. */
+export function finishL4Checksum6(bytes: Uint8Array, ipOffset: number): boolean {
+  const check = l4Checksum6(bytes, ipOffset);
+  if (check < 0) return false;
+  const found = findL4Ip6(bytes, ipOffset);
+  set16(bytes, ipOffset + l4Distance(found) + l4ChecksumOffset(l4Protocol(found)), check);
+  return true;
+}
+
+/** Stores the pseudo-header sum only, as the kernel does for CHECKSUM_PARTIAL. `l4Length`: header and payload. */
+export function startL4Checksum4(bytes: Uint8Array, ipOffset: number, l4Offset: number, l4Length: number): void {
+  const protocol = ip4Protocol(bytes, ipOffset);
+  set16(bytes, l4Offset + l4ChecksumOffset(protocol), pseudoSum4(bytes, ipOffset, protocol, l4Length));
+}
+
+/**
+ * True when the L4 checksum is right, or absent: UDP's 0. False for a wrong one, for a damaged L4 header, and for
+ * a protocol that we do not know.
+ */
+export function verifyL4Checksum4(bytes: Uint8Array, ipOffset: number): boolean {
+  const check = l4Checksum4(bytes, ipOffset);
+  if (check < 0) return false;
+  const protocol = ip4Protocol(bytes, ipOffset);
+  const stored = get16(bytes, ipOffset + ip4HeaderLength(bytes, ipOffset) + l4ChecksumOffset(protocol));
+  return same(stored, check) || (protocol === PROTOCOL_UDP && stored === 0);
+}
+
+/** As `verifyL4Checksum4`; over IPv6 a UDP checksum of 0 is wrong (RFC 8200 §8.1). */
+export function verifyL4Checksum6(bytes: Uint8Array, ipOffset: number): boolean {
+  const check = l4Checksum6(bytes, ipOffset);
+  if (check < 0) return false;
+  const found = findL4Ip6(bytes, ipOffset);
+  const protocol = l4Protocol(found);
+  const stored = get16(bytes, ipOffset + l4Distance(found) + l4ChecksumOffset(protocol));
+  return same(stored, check) && !(protocol === PROTOCOL_UDP && stored === 0);
+}
+
+/** 0 and 0xffff are one number in ones' complement; a receiver that sums everything cannot tell them apart. */
+function same(a: number, b: number): boolean {
+  return a === b || fold(a + (~b & 0xffff)) === 0xffff;
+}
