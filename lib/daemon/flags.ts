@@ -1,0 +1,456 @@
+/**
+ * Every flag of tulled, as data: the parser, the help text and the environment variables are all derived from this one
+ * table. flanneld's flags come first, with flanneld's names, kinds and defaults (its main.go, init()); a flag that
+ * tulled does not support yet carries the reason, and giving it another value than its default is an error, so no flag
+ * is ever ignored in silence.
+ */
+
+/** How a value is written and what it becomes: `repeatable` is a list of strings, `duration` is milliseconds. */
+export type FlagKind = 'string' | 'boolean' | 'integer' | 'repeatable' | 'duration';
+
+export const flagGroups = {
+  registry: 'Where the leases are kept',
+  lease: 'The lease of this node',
+  underlay: 'The interface and address of the underlay',
+  overlay: 'The overlay',
+  host: 'Rules on the host',
+  daemon: 'The daemon itself',
+  kubernetes: 'Kubernetes',
+} as const;
+
+export type FlagGroup = keyof typeof flagGroups;
+
+interface FlagBase {
+  group: FlagGroup;
+  /** Whose flag it is: flanneld's are also read from FLANNELD_…, tulle's own from TULLED_…. */
+  origin: 'flannel' | 'tulle';
+  /** The placeholder of the value in the help text; empty for a boolean. */
+  value: string;
+  help: string;
+  example: string;
+  /** Lowest and highest value of an integer. */
+  range?: readonly [number, number];
+  /** The only values that a string may have. */
+  choices?: readonly string[];
+  /** The value is never shown, not even in an error. */
+  secret?: true;
+  /** Why another value than the default is refused, and what to do instead. */
+  unsupported?: string;
+  /** Further values that mean the same as the default, for an unsupported flag. */
+  sameAsDefault?: readonly string[];
+}
+
+export type FlagSpec = FlagBase &
+  (
+    | { kind: 'string'; default: string }
+    | { kind: 'boolean'; default: boolean }
+    | { kind: 'integer' | 'duration'; default: number }
+    | { kind: 'repeatable'; default: readonly string[] }
+  );
+
+const HOUR_MS = 3_600_000;
+const KUBERNETES_ONLY = 'it belongs to the Kubernetes registry, which is not supported yet; leave it out';
+const NO_RULES =
+  'tulled does not write iptables or nftables rules yet; leave it out and let the CNI plugin or your own rules do it';
+
+export const flagTable = {
+  registry: {
+    kind: 'string',
+    default: 'etcd',
+    group: 'registry',
+    origin: 'tulle',
+    value: 'etcd|file:DIR',
+    help: 'the registry: etcd, or a directory that all daemons of this machine share',
+    example: '--registry=file:/var/lib/tulle/leases',
+  },
+  'etcd-endpoints': {
+    kind: 'string',
+    default: 'http://127.0.0.1:4001,http://127.0.0.1:2379',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'URLS',
+    help: 'the etcd servers, separated by commas',
+    example: '-etcd-endpoints=http://10.88.0.1:2379,http://10.88.0.2:2379',
+  },
+  'etcd-prefix': {
+    kind: 'string',
+    default: '/coreos.com/network',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'KEY',
+    help: 'the etcd key under which "config" and "subnets/" lie',
+    example: '-etcd-prefix=/coreos.com/network',
+  },
+  'etcd-cafile': {
+    kind: 'string',
+    default: '',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'FILE',
+    help: 'the certificate authority (PEM) that signed the etcd servers; works alone or with -etcd-certfile',
+    example: '-etcd-cafile=/etc/tulle/ca.pem',
+  },
+  'etcd-certfile': {
+    kind: 'string',
+    default: '',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'FILE',
+    help: 'the client certificate (PEM) shown to etcd; needs -etcd-keyfile',
+    example: '-etcd-certfile=/etc/tulle/client.pem',
+  },
+  'etcd-keyfile': {
+    kind: 'string',
+    default: '',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'FILE',
+    help: 'the private key (PEM) of -etcd-certfile',
+    example: '-etcd-keyfile=/etc/tulle/client-key.pem',
+  },
+  'etcd-username': {
+    kind: 'string',
+    default: '',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'NAME',
+    help: 'the etcd user; needs -etcd-password',
+    example: '-etcd-username=tulle',
+  },
+  'etcd-password': {
+    kind: 'string',
+    default: '',
+    group: 'registry',
+    origin: 'flannel',
+    value: 'TEXT',
+    secret: true,
+    help: "the etcd user's password; better in the environment, where other users cannot read it",
+    example: 'FLANNELD_ETCD_PASSWORD=... tulled -etcd-username=tulle -etcd-password=...',
+  },
+  'subnet-lease-renew-margin': {
+    kind: 'integer',
+    default: 60,
+    range: [1, 1439],
+    group: 'lease',
+    origin: 'flannel',
+    value: 'MINUTES',
+    help: 'renew the lease this many minutes before it ends (1 to 1439)',
+    example: '-subnet-lease-renew-margin=120',
+  },
+  'lease-ttl': {
+    kind: 'duration',
+    default: 24 * HOUR_MS,
+    group: 'lease',
+    origin: 'tulle',
+    value: 'DURATION',
+    help: 'how long the lease lives without a renewal',
+    example: '--lease-ttl=10m',
+  },
+  'node-id': {
+    kind: 'string',
+    default: '',
+    group: 'lease',
+    origin: 'tulle',
+    value: 'TEXT',
+    help: 'the name by which this node knows its own lease again (default: /etc/machine-id, else the host name)',
+    example: '--node-id=node1',
+  },
+  'release-on-exit': {
+    kind: 'boolean',
+    default: false,
+    group: 'lease',
+    origin: 'tulle',
+    value: '',
+    help: 'give the lease back at a clean stop; otherwise it stays and the next start gets the same subnet',
+    example: '--release-on-exit',
+  },
+  'subnet-file': {
+    kind: 'string',
+    default: '/run/flannel/subnet.env',
+    group: 'lease',
+    origin: 'flannel',
+    value: 'FILE',
+    help: 'where the network, the subnet and the MTU are written for others to read',
+    example: '-subnet-file=/run/tulle/subnet.env',
+  },
+  iface: {
+    kind: 'repeatable',
+    default: [],
+    group: 'underlay',
+    origin: 'flannel',
+    value: 'NAME|IP',
+    help: 'the interface to use, by name or address; repeat it to name others to try, the first that fits wins',
+    example: '-iface=eth0 -iface=10.88.0.1',
+  },
+  'iface-regex': {
+    kind: 'repeatable',
+    default: [],
+    group: 'underlay',
+    origin: 'flannel',
+    value: 'REGEX',
+    help: 'the interface whose address, else whose name, matches; tried after all -iface; may be repeated',
+    example: "-iface-regex='^10\\.88\\.'",
+  },
+  'iface-can-reach': {
+    kind: 'string',
+    default: '',
+    group: 'underlay',
+    origin: 'flannel',
+    value: 'IP',
+    help: 'the interface by which the kernel would send to this address',
+    example: '-iface-can-reach=10.88.0.254',
+  },
+  'public-ip': {
+    kind: 'string',
+    default: '',
+    group: 'underlay',
+    origin: 'flannel',
+    value: 'IP',
+    help: "the address that other nodes send to (default: the interface's)",
+    example: '-public-ip=192.0.2.10',
+  },
+  'public-ipv6': {
+    kind: 'string',
+    default: '',
+    group: 'underlay',
+    origin: 'flannel',
+    value: 'IP',
+    unsupported: 'an IPv6 underlay is not supported yet; use -public-ip',
+    help: 'the IPv6 address that other nodes send to',
+    example: '-public-ipv6=2001:db8::10',
+  },
+  transport: {
+    kind: 'string',
+    default: 'offload',
+    choices: ['offload', 'batch', 'dgram'],
+    group: 'overlay',
+    origin: 'tulle',
+    value: 'offload|batch|dgram',
+    help: 'how packets are moved: trains and kernel offloads, batched system calls, or one packet a time',
+    example: '--transport=batch',
+  },
+  device: {
+    kind: 'string',
+    default: '',
+    group: 'overlay',
+    origin: 'tulle',
+    value: 'NAME',
+    help: 'the name of the TUN device, %d is a free number (default: tulle%d; flannel%d in a network of Backend "udp")',
+    example: '--device=tulle%d',
+  },
+  'ip-masq': {
+    kind: 'boolean',
+    default: false,
+    group: 'host',
+    origin: 'flannel',
+    value: '',
+    unsupported: NO_RULES,
+    help: 'masquerade what leaves the overlay',
+    example: '-ip-masq=false',
+  },
+  'ip-masq-fully-random-disable': {
+    kind: 'boolean',
+    default: false,
+    group: 'host',
+    origin: 'flannel',
+    value: '',
+    unsupported: NO_RULES,
+    help: 'masquerade without random ports',
+    example: '-ip-masq-fully-random-disable=false',
+  },
+  'iptables-forward-rules': {
+    // flanneld's default is true. Ours is false until the rules exist, so that "=true" is refused and not ignored.
+    kind: 'boolean',
+    default: false,
+    group: 'host',
+    origin: 'flannel',
+    value: '',
+    unsupported: NO_RULES,
+    help: 'accept forwarded packets of the overlay (true in flanneld)',
+    example: '-iptables-forward-rules=false',
+  },
+  'iptables-resync': {
+    kind: 'integer',
+    default: 5,
+    range: [1, 86_400],
+    group: 'host',
+    origin: 'flannel',
+    value: 'SECONDS',
+    unsupported: NO_RULES,
+    help: 'how often the rules are checked',
+    example: '-iptables-resync=5',
+  },
+  'ip-blackhole-route': {
+    kind: 'boolean',
+    default: false,
+    group: 'host',
+    origin: 'flannel',
+    value: '',
+    unsupported: 'the blackhole route is not supported yet; add it yourself with "ip route add blackhole SUBNET"',
+    help: "a blackhole route for this node's subnet, for addresses that no pod has",
+    example: '-ip-blackhole-route=false',
+  },
+  'healthz-ip': {
+    kind: 'string',
+    default: '0.0.0.0',
+    group: 'daemon',
+    origin: 'flannel',
+    value: 'IP',
+    help: 'the address of the health endpoint',
+    example: '-healthz-ip=127.0.0.1',
+  },
+  'healthz-port': {
+    kind: 'integer',
+    default: 0,
+    range: [0, 65_535],
+    group: 'daemon',
+    origin: 'flannel',
+    value: 'PORT',
+    help: 'the port of the health endpoint (/healthz and /readyz); 0 is none',
+    example: '-healthz-port=8081',
+  },
+  v: {
+    kind: 'integer',
+    default: 0,
+    range: [0, 10],
+    group: 'daemon',
+    origin: 'flannel',
+    value: 'LEVEL',
+    help: 'how much to log: 0 what matters, 1 every step, 2 also the stack of every error',
+    example: '-v=1',
+  },
+  'log-format': {
+    kind: 'string',
+    default: 'text',
+    choices: ['text', 'json'],
+    group: 'daemon',
+    origin: 'tulle',
+    value: 'text|json',
+    help: 'the log on stderr: lines for people, or one JSON object a line',
+    example: '--log-format=json',
+  },
+  vmodule: {
+    kind: 'string',
+    default: '',
+    group: 'daemon',
+    origin: 'flannel',
+    value: 'TEXT',
+    unsupported: 'a log level for each source file is not supported; use -v=LEVEL',
+    help: "klog's log level for each source file",
+    example: '-vmodule=',
+  },
+  log_backtrace_at: {
+    kind: 'string',
+    default: '',
+    sameAsDefault: [':0'],
+    group: 'daemon',
+    origin: 'flannel',
+    value: 'FILE:LINE',
+    unsupported: 'a stack trace at one line of the source is not supported; use -v=2 for the stack of every error',
+    help: "klog's stack trace at one line of the source",
+    example: '-log_backtrace_at=:0',
+  },
+  version: {
+    kind: 'boolean',
+    default: false,
+    group: 'daemon',
+    origin: 'flannel',
+    value: '',
+    help: 'print the version and exit',
+    example: '--version',
+  },
+  help: {
+    kind: 'boolean',
+    default: false,
+    group: 'daemon',
+    origin: 'tulle',
+    value: '',
+    help: 'print this help and exit',
+    example: '--help',
+  },
+  'kube-subnet-mgr': {
+    kind: 'boolean',
+    default: false,
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: '',
+    unsupported: 'the Kubernetes registry is not supported yet; use -etcd-endpoints or --registry file:DIR',
+    help: 'take the subnets from the Kubernetes API',
+    example: '-kube-subnet-mgr=false',
+  },
+  'kube-api-url': {
+    kind: 'string',
+    default: '',
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: 'URL',
+    unsupported: KUBERNETES_ONLY,
+    help: 'the API server',
+    example: '-kube-api-url=',
+  },
+  'kube-annotation-prefix': {
+    kind: 'string',
+    default: 'flannel.alpha.coreos.com',
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: 'TEXT',
+    unsupported: KUBERNETES_ONLY,
+    help: "the prefix of the nodes' annotations",
+    example: '-kube-annotation-prefix=flannel.alpha.coreos.com',
+  },
+  'kubeconfig-file': {
+    kind: 'string',
+    default: '',
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: 'FILE',
+    unsupported: KUBERNETES_ONLY,
+    help: 'the kubeconfig',
+    example: '-kubeconfig-file=',
+  },
+  'net-config-path': {
+    kind: 'string',
+    default: '/etc/kube-flannel/net-conf.json',
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: 'FILE',
+    unsupported: KUBERNETES_ONLY,
+    help: 'the net-conf of the Kubernetes registry',
+    example: '-net-config-path=/etc/kube-flannel/net-conf.json',
+  },
+  'set-node-network-unavailable': {
+    kind: 'boolean',
+    default: true,
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: '',
+    unsupported: KUBERNETES_ONLY,
+    help: "set the node's NetworkUnavailable condition",
+    example: '-set-node-network-unavailable=true',
+  },
+} as const satisfies Record<string, FlagSpec>;
+
+export type FlagName = keyof typeof flagTable;
+
+type ValueOf<K> = K extends 'boolean'
+  ? boolean
+  : K extends 'string'
+    ? string
+    : K extends 'repeatable'
+      ? string[]
+      : number;
+
+/** A value for each flag, typed by its kind. */
+export type FlagValues = { [N in FlagName]: ValueOf<(typeof flagTable)[N]['kind']> };
+
+/** The table as a list, in the order of the help text. */
+export const flags: readonly (FlagSpec & { name: FlagName })[] = Object.entries(flagTable).map(([name, spec]) => ({
+  ...(spec as FlagSpec),
+  name: name as FlagName,
+}));
+
+/** flanneld's rule for the variable of a flag: the prefix, upper case, '-' becomes '_'. */
+export function environmentName(flag: { name: string; origin: 'flannel' | 'tulle' }): string {
+  const prefix = flag.origin === 'flannel' ? 'FLANNELD_' : 'TULLED_';
+  return prefix + flag.name.toUpperCase().replaceAll('-', '_');
+}

@@ -1,0 +1,221 @@
+/** Flags → the validated, typed options of the daemon. Everything that can be refused without touching the machine is. */
+import { resolve } from 'node:path';
+import { TulleError } from '../util/errors.ts';
+import { parseAddress4 } from '../wire/ip4.ts';
+import { parseAddress6 } from '../wire/ip6.ts';
+import type { FlagName } from './flags.ts';
+import type { ParsedFlags } from './parse-flags.ts';
+
+export interface FileRegistryOptions {
+  kind: 'file';
+  directory: string;
+}
+
+export interface EtcdRegistryOptions {
+  kind: 'etcd';
+  endpoints: string[];
+  prefix: string;
+  caFile?: string;
+  certFile?: string;
+  keyFile?: string;
+  username?: string;
+  password?: string;
+}
+
+/** Which interface of the underlay to use, in the order of flanneld's rules; see lib/host/interface.ts. */
+export interface InterfaceOptions {
+  names: string[];
+  regexes: string[];
+  canReach?: string;
+  publicIp?: string;
+}
+
+export interface DaemonOptions {
+  registry: FileRegistryOptions | EtcdRegistryOptions;
+  interface: InterfaceOptions;
+  subnetFile: string;
+  leaseTtlSeconds: number;
+  renewMarginSeconds: number;
+  releaseOnExit: boolean;
+  /** Absent: the machine's own, see node-id.ts. */
+  nodeId?: string;
+  transport: 'offload' | 'batch' | 'dgram';
+  /** Absent: by the network's backend, see daemon.ts. */
+  deviceName?: string;
+  health?: { address: string; port: number };
+  log: { format: 'text' | 'json'; verbosity: number; secrets: string[] };
+}
+
+/** The longest name of a link: IFNAMSIZ of linux/if.h is 16, the closing zero included. */
+const LONGEST_DEVICE_NAME = 15;
+
+/** @throws TulleError 'bad-option': one line that begins with the flag. */
+export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
+  const { values } = parsed;
+  return {
+    registry: registryOptions(parsed),
+    interface: interfaceOptions(parsed),
+    subnetFile: resolve(notEmpty(parsed, 'subnet-file')),
+    ...leaseTimes(parsed),
+    releaseOnExit: values['release-on-exit'],
+    ...(values['node-id'] !== '' && { nodeId: nodeIdOption(parsed) }),
+    transport: values.transport as DaemonOptions['transport'],
+    ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
+    ...(values['healthz-port'] !== 0 && {
+      health: { address: addressOption(parsed, 'healthz-ip'), port: values['healthz-port'] },
+    }),
+    log: {
+      format: values['log-format'] as 'text' | 'json',
+      verbosity: values.v,
+      secrets: values['etcd-password'] === '' ? [] : [values['etcd-password']],
+    },
+  };
+}
+
+function registryOptions(parsed: ParsedFlags): FileRegistryOptions | EtcdRegistryOptions {
+  const text = parsed.values.registry;
+  if (text === 'etcd') return etcdOptions(parsed);
+  const directory = text.startsWith('file:') ? text.slice('file:'.length) : '';
+  if (directory === '') throw bad(parsed, 'registry', `"${text}" is neither "etcd" nor "file:DIR"`);
+  const etcdFlag = [...parsed.given.keys()].find(name => name.startsWith('etcd-'));
+  if (etcdFlag !== undefined)
+    throw bad(parsed, etcdFlag, 'it has no meaning with a file registry; leave one of them out');
+  return { kind: 'file', directory: resolve(directory) };
+}
+
+function etcdOptions(parsed: ParsedFlags): EtcdRegistryOptions {
+  const { values } = parsed;
+  const endpoints = values['etcd-endpoints'].split(',').map(text => text.trim());
+  for (const endpoint of endpoints) checkEndpoint(parsed, endpoint);
+  const secure = endpoints.filter(endpoint => endpoint.startsWith('https:'));
+  if (secure.length !== 0 && secure.length !== endpoints.length) {
+    throw bad(parsed, 'etcd-endpoints', 'some are http and some https; make them the same');
+  }
+
+  const prefix = values['etcd-prefix'].replace(/\/+$/, '');
+  if (!/^\/[^\s]+$/.test(prefix)) {
+    throw bad(parsed, 'etcd-prefix', `"${values['etcd-prefix']}" is not a key like /coreos.com/network`);
+  }
+
+  requirePair(parsed, 'etcd-certfile', 'etcd-keyfile');
+  requirePair(parsed, 'etcd-username', 'etcd-password');
+  for (const name of ['etcd-cafile', 'etcd-certfile', 'etcd-keyfile'] as const) {
+    if (values[name] !== '' && secure.length === 0) {
+      throw bad(parsed, name, 'TLS needs endpoints that begin with https://; change -etcd-endpoints');
+    }
+  }
+  return {
+    kind: 'etcd',
+    endpoints,
+    prefix,
+    ...(values['etcd-cafile'] !== '' && { caFile: resolve(values['etcd-cafile']) }),
+    ...(values['etcd-certfile'] !== '' && { certFile: resolve(values['etcd-certfile']) }),
+    ...(values['etcd-keyfile'] !== '' && { keyFile: resolve(values['etcd-keyfile']) }),
+    ...(values['etcd-username'] !== '' && { username: values['etcd-username'] }),
+    ...(values['etcd-password'] !== '' && { password: values['etcd-password'] }),
+  };
+}
+
+function checkEndpoint(parsed: ParsedFlags, text: string): void {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  // First, because such a text must not be repeated in a message.
+  if (text.includes('@')) {
+    throw bad(parsed, 'etcd-endpoints', 'no user or password in the URL; use -etcd-username and -etcd-password');
+  }
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '') {
+    throw bad(parsed, 'etcd-endpoints', `"${text}" is not a URL like http://10.88.0.1:2379`);
+  }
+  if (url.pathname.length > 1 || url.search !== '' || url.hash !== '') {
+    throw bad(
+      parsed,
+      'etcd-endpoints',
+      `"${text}" holds more than scheme, host and port; the key goes into -etcd-prefix`,
+    );
+  }
+}
+
+function requirePair(parsed: ParsedFlags, first: FlagName, second: FlagName): void {
+  const [a, b] = [parsed.values[first], parsed.values[second]];
+  if (a !== '' && b === '') throw bad(parsed, first, `it needs -${second} too`);
+  if (a === '' && b !== '') throw bad(parsed, second, `it needs -${first} too`);
+}
+
+function interfaceOptions(parsed: ParsedFlags): InterfaceOptions {
+  const { values } = parsed;
+  for (const text of values['iface-regex']) {
+    try {
+      new RegExp(text);
+    } catch {
+      throw bad(parsed, 'iface-regex', `"${text}" is not a regular expression`);
+    }
+  }
+  if (values.iface.includes('')) throw bad(parsed, 'iface', 'the name is empty');
+  return {
+    names: values.iface,
+    regexes: values['iface-regex'],
+    ...(values['iface-can-reach'] !== '' && { canReach: addressOption(parsed, 'iface-can-reach') }),
+    ...(values['public-ip'] !== '' && { publicIp: publicAddress(parsed) }),
+  };
+}
+
+function publicAddress(parsed: ParsedFlags): string {
+  const text = parsed.values['public-ip'];
+  const address = parseAddress4(text);
+  if (address === undefined) throw bad(parsed, 'public-ip', `"${text}" is not an IPv4 address like 192.0.2.10`);
+  const first = address >>> 24;
+  if (first === 0 || first === 127 || first >= 224) {
+    throw bad(parsed, 'public-ip', `no other node can send to ${text}; give an address of this node`);
+  }
+  return text;
+}
+
+function addressOption(parsed: ParsedFlags, name: 'healthz-ip' | 'iface-can-reach'): string {
+  const text = parsed.values[name];
+  if (parseAddress4(text) !== undefined) return text;
+  if (name === 'healthz-ip' && parseAddress6(text) !== undefined) return text;
+  throw bad(parsed, name, `"${text}" is not an IP address`);
+}
+
+/** The TTL in whole seconds, and how long before its end it is renewed. */
+function leaseTimes(parsed: ParsedFlags): { leaseTtlSeconds: number; renewMarginSeconds: number } {
+  const leaseTtlSeconds = Math.round(parsed.values['lease-ttl'] / 1000);
+  // Shorter than this a slow disk or a paused machine loses the lease; longer than 32 bits of seconds etcd refuses.
+  if (leaseTtlSeconds < 3 || leaseTtlSeconds > 2 ** 31) {
+    throw bad(parsed, 'lease-ttl', 'it must be at least 3s and not longer than a life; give for example 24h');
+  }
+  const renewMarginSeconds = parsed.values['subnet-lease-renew-margin'] * 60;
+  if (renewMarginSeconds < leaseTtlSeconds) return { leaseTtlSeconds, renewMarginSeconds };
+  if (parsed.given.has('subnet-lease-renew-margin')) {
+    throw bad(parsed, 'subnet-lease-renew-margin', `the lease lives only ${leaseTtlSeconds} s; make -lease-ttl longer`);
+  }
+  // The default margin does not fit a short TTL: renew after a third, as etcd's own keepalive does.
+  return { leaseTtlSeconds, renewMarginSeconds: Math.ceil((leaseTtlSeconds * 2) / 3) };
+}
+
+function nodeIdOption(parsed: ParsedFlags): string {
+  const text = parsed.values['node-id'];
+  if (/^[\x21-\x7e]{1,128}$/.test(text)) return text;
+  throw bad(parsed, 'node-id', 'it must be 1 to 128 printable characters without spaces');
+}
+
+function deviceOption(parsed: ParsedFlags): string {
+  const text = parsed.values.device;
+  // As the kernel's dev_valid_name; one %d at most, of which it replaces the first.
+  const valid = /^[^\s/:%]*(%d)?[^\s/:%]*$/.test(text) && text.length <= LONGEST_DEVICE_NAME && !/^\.{1,2}$/.test(text);
+  if (valid) return text;
+  throw bad(
+    parsed,
+    'device',
+    `"${text}" is not a device name: at most ${LONGEST_DEVICE_NAME} characters, as in tulle%d`,
+  );
+}
+
+function notEmpty(parsed: ParsedFlags, name: 'subnet-file'): string {
+  if (parsed.values[name] === '') throw bad(parsed, name, 'the name of the file is empty');
+  return parsed.values[name];
+}
+
+/** The message begins with what was written: the flag or the variable. */
+function bad(parsed: ParsedFlags, name: FlagName, message: string): TulleError {
+  return new TulleError('bad-option', `${parsed.given.get(name) ?? `-${name}`}: ${message}`);
+}

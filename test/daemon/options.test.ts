@@ -1,0 +1,131 @@
+import t from 'tap';
+import { daemonOptions } from '../../lib/daemon/options.ts';
+import { parseFlags } from '../../lib/daemon/parse-flags.ts';
+
+const options = (args: string[], environment: Record<string, string> = {}) =>
+  daemonOptions(parseFlags(args, environment));
+
+t.test('the defaults', async t => {
+  t.same(options([]), {
+    registry: {
+      kind: 'etcd',
+      endpoints: ['http://127.0.0.1:4001', 'http://127.0.0.1:2379'],
+      prefix: '/coreos.com/network',
+    },
+    interface: { names: [], regexes: [] },
+    subnetFile: '/run/flannel/subnet.env',
+    leaseTtlSeconds: 86_400,
+    renewMarginSeconds: 3600,
+    releaseOnExit: false,
+    transport: 'offload',
+    log: { format: 'text', verbosity: 0, secrets: [] },
+  });
+});
+
+t.test('everything given', async t => {
+  const args = [
+    '-etcd-endpoints=https://10.0.0.1:2379, https://[fd00::1]:2379',
+    '-etcd-prefix=/other/',
+    '-etcd-cafile=/ca',
+    '-etcd-certfile=/cert',
+    '-etcd-keyfile=/key',
+    '-etcd-username=user',
+    '-iface=eth0',
+    '-iface-regex=^eth',
+    '-iface-can-reach=10.0.0.9',
+    '-public-ip=192.0.2.1',
+    '-subnet-file=/x/subnet.env',
+    '-subnet-lease-renew-margin=30',
+    '-lease-ttl=2h',
+    '-node-id=node1',
+    '-release-on-exit',
+    '-transport=dgram',
+    '-device=pod%d',
+    '-healthz-ip=127.0.0.1',
+    '-healthz-port=8081',
+    '-v=2',
+    '-log-format=json',
+  ];
+  t.same(options(args, { FLANNELD_ETCD_PASSWORD: 'hunter22' }), {
+    registry: {
+      kind: 'etcd',
+      endpoints: ['https://10.0.0.1:2379', 'https://[fd00::1]:2379'],
+      prefix: '/other',
+      caFile: '/ca',
+      certFile: '/cert',
+      keyFile: '/key',
+      username: 'user',
+      password: 'hunter22',
+    },
+    interface: { names: ['eth0'], regexes: ['^eth'], canReach: '10.0.0.9', publicIp: '192.0.2.1' },
+    subnetFile: '/x/subnet.env',
+    leaseTtlSeconds: 7200,
+    renewMarginSeconds: 1800,
+    releaseOnExit: true,
+    nodeId: 'node1',
+    transport: 'dgram',
+    deviceName: 'pod%d',
+    health: { address: '127.0.0.1', port: 8081 },
+    log: { format: 'json', verbosity: 2, secrets: ['hunter22'] },
+  });
+});
+
+t.test('a file registry; relative names are of this directory', async t => {
+  t.same(options(['--registry=file:/var/lib/x']).registry, { kind: 'file', directory: '/var/lib/x' });
+  t.same(options(['--registry', 'file:leases']).registry, { kind: 'file', directory: `${process.cwd()}/leases` });
+});
+
+t.test('a short TTL is renewed after a third of it', async t => {
+  const { leaseTtlSeconds, renewMarginSeconds } = options(['-lease-ttl=30s']);
+  t.equal(leaseTtlSeconds, 30);
+  t.equal(renewMarginSeconds, 20);
+  t.equal(options(['-lease-ttl=61m']).renewMarginSeconds, 3600, 'the default margin, where it fits');
+});
+
+t.test('bad input is one line that begins with the flag', async t => {
+  const table: [string[], RegExp][] = [
+    [['-registry=consul'], /^-registry: "consul" is neither "etcd" nor "file:DIR"$/],
+    [['-registry=file:'], /^-registry: /],
+    [['-registry=file:/x', '-etcd-prefix=/y'], /^-etcd-prefix: it has no meaning with a file registry/],
+    [['-etcd-endpoints='], /^-etcd-endpoints: "" is not a URL like/],
+    [['-etcd-endpoints=10.0.0.1:2379'], /is not a URL like http:/],
+    [['-etcd-endpoints=ftp://x:1'], /is not a URL like/],
+    [['-etcd-endpoints=http://a:1,'], /"" is not a URL/],
+    [['-etcd-endpoints=http://a:99999'], /is not a URL/],
+    [['-etcd-endpoints=http://a:1/v3'], /holds more than scheme, host and port/],
+    [['-etcd-endpoints=http://a:1,https://b:1'], /make them the same/],
+    [['-etcd-prefix=x'], /^-etcd-prefix: "x" is not a key/],
+    [['-etcd-prefix=/'], /is not a key/],
+    [['-etcd-certfile=/x'], /^-etcd-certfile: it needs -etcd-keyfile too$/],
+    [['-etcd-keyfile=/x'], /^-etcd-keyfile: it needs -etcd-certfile too$/],
+    [['-etcd-username=x'], /^-etcd-username: it needs -etcd-password too$/],
+    [['-etcd-password=x'], /^-etcd-password: it needs -etcd-username too$/],
+    [['-etcd-cafile=/x'], /^-etcd-cafile: TLS needs endpoints that begin with https/],
+    [['-iface-regex=('], /^-iface-regex: "\(" is not a regular expression$/],
+    [['-iface='], /^-iface: the name is empty$/],
+    [['-iface-can-reach=example.org'], /^-iface-can-reach: "example.org" is not an IP address$/],
+    [['-public-ip=1.2.3'], /^-public-ip: "1.2.3" is not an IPv4 address/],
+    [['-public-ip=127.0.0.1'], /no other node can send to 127.0.0.1/],
+    [['-public-ip=0.0.0.0'], /no other node can send/],
+    [['-public-ip=224.0.0.1'], /no other node can send/],
+    [['-subnet-file='], /^-subnet-file: the name of the file is empty$/],
+    [['-subnet-lease-renew-margin=60', '-lease-ttl=1h'], /^-subnet-lease-renew-margin: the lease lives only 3600 s/],
+    [['-lease-ttl=2s'], /^-lease-ttl: it must be at least 3s/],
+    [['-node-id=a b'], /^-node-id: it must be/],
+    [['-device=a/b'], /^-device: "a\/b" is not a device name/],
+    [['-device=%d%d'], /is not a device name/],
+    [['-device=%s'], /is not a device name/],
+    [['-device=.'], /is not a device name/],
+    [['-device=sixteen-letters-'], /is not a device name/],
+    [['-healthz-port=1', '-healthz-ip=localhost'], /^-healthz-ip: "localhost" is not an IP address$/],
+  ];
+  for (const [args, message] of table) t.throws(() => options(args), { code: 'bad-option', message }, args.join(' '));
+  const fromEnvironment = () => options([], { FLANNELD_PUBLIC_IP: 'x' });
+  t.throws(fromEnvironment, { message: /^FLANNELD_PUBLIC_IP: "x" is not/ }, 'the variable is named when it was one');
+});
+
+t.test('a password in a URL is refused and not repeated', async t => {
+  const message = t.throws(() => options(['-etcd-endpoints=http://me:hunter22@a:1'])) as unknown as Error;
+  t.match(message.message, /use -etcd-username and -etcd-password/);
+  t.notMatch(message.message, /hunter22/);
+});
