@@ -1,0 +1,153 @@
+/**
+ * Request and answer over one netlink socket. Calls are synchronous: the kernel does the work of a request inside
+ * send, so the answer is there when send returns and the wait is only a guard.
+ */
+import { close, netlinkReceive, netlinkSend, openNetlink } from '../sys/sys.ts';
+import { NetlinkError, refusal } from './error.ts';
+import {
+  type Message,
+  type MessageBuilder,
+  NLM_F_DUMP_INTR,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  NLMSG_NOOP,
+  NLMSG_OVERRUN,
+  parseAcknowledgement,
+  parseMessages,
+} from './message.ts';
+
+/** linux/netlink.h */
+const NETLINK_ROUTE = 0;
+/** The kernel builds dump parts of at most 32 KB (netlink_recvmsg, "skb_size"); twice that leaves room for one big message. */
+const RECEIVE_BYTES = 64 * 1024;
+const ANSWER_TIMEOUT_MS = 5000;
+/** A table that changes while it is read marks the dump as inconsistent. On a busy node that may happen a few times in a row. */
+const DUMP_ATTEMPTS = 20;
+
+/**
+ * Judges what one receive gave, for the request with this sequence number. Answers to earlier requests (one that timed
+ * out, say) are skipped. Calls `visit` for every data message.
+ */
+export class AnswerReader {
+  readonly #operation: string;
+  readonly #sequence: number;
+  readonly #dump: boolean;
+  readonly #visit: (message: Message) => void;
+  interrupted = false;
+
+  /** @param dump whether NLMSG_DONE ends the answer; else an NLMSG_ERROR (acknowledgement) does */
+  constructor(operation: string, sequence: number, dump: boolean, visit: (message: Message) => void) {
+    this.#operation = operation;
+    this.#sequence = sequence;
+    this.#dump = dump;
+    this.#visit = visit;
+  }
+
+  /** True when the answer is complete. Throws the kernel's refusal. */
+  read(bytes: Uint8Array): boolean {
+    for (const message of parseMessages(bytes)) {
+      if (message.sequence !== this.#sequence) continue;
+      if ((message.flags & NLM_F_DUMP_INTR) !== 0) this.interrupted = true;
+      switch (message.type) {
+        case NLMSG_NOOP:
+          break;
+        case NLMSG_OVERRUN:
+          throw refusal(this.#operation, 105); // ENOBUFS
+        case NLMSG_ERROR:
+        case NLMSG_DONE: {
+          const { errno, text } = parseAcknowledgement(message);
+          if (errno !== 0) throw refusal(this.#operation, errno, text);
+          if ((message.type === NLMSG_DONE) === this.#dump) return true;
+          break;
+        }
+        default:
+          this.#visit(message);
+      }
+    }
+    return false;
+  }
+}
+
+export class Channel {
+  readonly #namespace: string | undefined;
+  readonly #buffer = new Uint8Array(RECEIVE_BYTES);
+  #handle: number | undefined;
+  #closed = false;
+  #sequence = 0;
+
+  /** @param namespace path of a network namespace's file; none is the calling thread's own */
+  constructor(namespace?: string) {
+    this.#namespace = namespace;
+    this.#handle = this.#open();
+  }
+
+  #open(): number {
+    const options = { protocol: NETLINK_ROUTE };
+    return openNetlink(this.#namespace === undefined ? options : { ...options, namespace: this.#namespace });
+  }
+
+  /**
+   * Sends a request that was built with NLM_F_ACK and waits for the acknowledgement.
+   * @param operation what is asked for, in words that start an error message: "create veth a"
+   * @param visit is called with each data message; the payload is borrowed until it returns
+   */
+  request(operation: string, builder: MessageBuilder, visit: (message: Message) => void = () => {}): void {
+    this.#exchange(operation, builder, false, visit);
+  }
+
+  /** Sends a dump request. Repeats it when the kernel says that the answer is inconsistent. */
+  dump<T>(operation: string, builder: MessageBuilder, parse: (message: Message) => T | undefined): T[] {
+    for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
+      const found: T[] = [];
+      const interrupted = this.#exchange(operation, builder, true, message => {
+        const item = parse(message);
+        if (item !== undefined) found.push(item);
+      });
+      if (!interrupted) return found;
+    }
+    throw new NetlinkError(
+      'EAGAIN',
+      `${operation}: the table changed during each of ${DUMP_ATTEMPTS} readings: try again`,
+    );
+  }
+
+  #exchange(operation: string, builder: MessageBuilder, dump: boolean, visit: (message: Message) => void): boolean {
+    if (this.#closed) throw new NetlinkError('EBADF', `${operation}: the netlink socket was closed`);
+    this.#handle ??= this.#open();
+    this.#sequence = (this.#sequence + 1) >>> 0;
+    const reader = new AnswerReader(operation, this.#sequence, dump, visit);
+    try {
+      netlinkSend(this.#handle, builder.finish(this.#sequence));
+      const deadline = performance.now() + ANSWER_TIMEOUT_MS;
+      for (;;) {
+        const left = Math.max(0, Math.ceil(deadline - performance.now()));
+        const count = netlinkReceive(this.#handle, this.#buffer, left);
+        if (count > 0) {
+          if (reader.read(this.#buffer.subarray(0, count))) return reader.interrupted;
+        } else if (left === 0) {
+          throw new NetlinkError(
+            'ETIMEDOUT',
+            `${operation}: no answer from the kernel in ${ANSWER_TIMEOUT_MS / 1000} s`,
+          );
+        }
+      }
+    } catch (error) {
+      // A refusal of a plain request is a complete answer. After anything else the socket may still hold parts of one
+      // (and refuses a second dump with EBUSY), so the next request gets a fresh socket.
+      if (dump || !(error instanceof NetlinkError) || error.code === 'ETIMEDOUT' || error.code === 'EBADMSG')
+        this.#drop();
+      throw error;
+    }
+  }
+
+  #drop(): void {
+    if (this.#handle !== undefined) close(this.#handle);
+    this.#handle = undefined;
+  }
+
+  /** Closing twice is harmless. */
+  close(): void {
+    this.#closed = true;
+    this.#drop();
+  }
+}

@@ -1,0 +1,221 @@
+/** Links as messages: RTM_*LINK with struct ifinfomsg. Source: include/uapi/linux/rtnetlink.h, if_link.h, Linux 6.18. */
+import { formatMac, parseMac } from './address-text.ts';
+import { NetlinkError } from './error.ts';
+import {
+  type Attributes,
+  i32At,
+  MessageBuilder,
+  NLM_F_ACK,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_EXCL,
+  NLM_F_REQUEST,
+  nestedOf,
+  parseAttributes,
+  parseBody,
+  textOf,
+  u32At,
+  u32Of,
+} from './message.ts';
+
+/** linux/rtnetlink.h */
+export const RTM_NEWLINK = 16;
+export const RTM_DELLINK = 17;
+const RTM_GETLINK = 18;
+/** struct ifinfomsg: family 8, pad 8, type 16, index 32, flags 32, change 32 */
+const IFINFOMSG_BYTES = 16;
+/** linux/if_link.h */
+const IFLA_ADDRESS = 1;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFLA_LINK = 5;
+const IFLA_MASTER = 10;
+const IFLA_TXQLEN = 13;
+const IFLA_LINKINFO = 18;
+const IFLA_NET_NS_FD = 28;
+const IFLA_EXT_MASK = 29;
+const IFLA_INFO_KIND = 1;
+const IFLA_INFO_DATA = 2;
+/** linux/veth.h */
+const VETH_INFO_PEER = 1;
+/** linux/rtnetlink.h: leave the counters out, they are half of a message. */
+const RTEXT_FILTER_SKIP_STATS = 8;
+/** linux/if.h */
+export const IFF_UP = 0x1;
+export const IFF_LOOPBACK = 0x8;
+export const IFF_RUNNING = 0x40;
+
+export interface Link {
+  index: number;
+  name: string;
+  /** what made it: 'veth', 'bridge', 'tun', ...; absent for hardware and lo */
+  kind?: string;
+  /** bytes */
+  mtu: number;
+  /** it is meant to carry frames (IFF_UP) */
+  up: boolean;
+  /** it can: the far end is there and up (IFF_RUNNING) */
+  running: boolean;
+  /** lower case with colons; empty for a TUN device */
+  mac: string;
+  /** index of the bridge that it is a port of */
+  master?: number;
+  /** index of a veth's other end, in that end's namespace */
+  peerIndex?: number;
+  /** IFF_ bits of linux/if.h */
+  flags: number;
+  txQueueLength: number;
+}
+
+/** What may be said about a link when it is made. */
+export interface LinkProperties {
+  mtu?: number;
+  mac?: string;
+  up?: boolean;
+}
+
+export interface VethProperties extends LinkProperties {
+  name: string;
+  peerName: string;
+  /** path of the namespace in which the other end is born; none is the socket's own */
+  peerNamespace?: string;
+  peerMac?: string;
+  peerUp?: boolean;
+  /** a bridge that `name` becomes a port of */
+  master?: string;
+}
+
+export interface BridgeProperties extends LinkProperties {
+  name: string;
+}
+
+export interface LinkChanges {
+  up?: boolean;
+  mtu?: number;
+  /** name of a bridge; null takes the link out of the one that it is in */
+  master?: string | null;
+  mac?: string;
+  /** path of the namespace to move to */
+  namespace?: string;
+  newName?: string;
+  /** packets */
+  txQueueLength?: number;
+}
+
+/** What the kernel takes as a name (net/core/dev.c, dev_valid_name); IFNAMSIZ is 16 with the zero. */
+export const isLinkName = (name: string): boolean =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: a zero byte would end the name early
+  Buffer.byteLength(name) <= 15 && /^[^\s/:\x00]+$/.test(name) && name !== '.' && name !== '..';
+
+export function checkLinkName(name: string): string {
+  if (isLinkName(name)) return name;
+  throw new NetlinkError('EINVAL', `"${name}" cannot be a link's name: 1 to 15 bytes without spaces, "/" and ":"`);
+}
+
+function linkMessage(type: number, flags: number, index: number, up?: boolean): MessageBuilder {
+  return new MessageBuilder(type, NLM_F_REQUEST | flags).body(IFINFOMSG_BYTES, (view, little) =>
+    fillBody(view, little, index, up),
+  );
+}
+
+function fillBody(view: DataView, little: boolean, index: number, up?: boolean): void {
+  view.setInt32(4, index, little);
+  if (up === undefined) return;
+  view.setUint32(8, up ? IFF_UP : 0, little);
+  view.setUint32(12, IFF_UP, little); // which of the flags are meant
+}
+
+function addProperties(builder: MessageBuilder, { mtu, mac }: LinkProperties): void {
+  if (mtu !== undefined) builder.u32(IFLA_MTU, mtu);
+  if (mac !== undefined) builder.bytes(IFLA_ADDRESS, parseMac(mac));
+}
+
+export const listLinksMessage = (): MessageBuilder =>
+  linkMessage(RTM_GETLINK, NLM_F_DUMP, 0).u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+
+export const getLinkMessage = (name: string): MessageBuilder =>
+  linkMessage(RTM_GETLINK, NLM_F_ACK, 0).u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS).text(IFLA_IFNAME, name);
+
+export const deleteLinkMessage = (name: string): MessageBuilder =>
+  linkMessage(RTM_DELLINK, NLM_F_ACK, 0).text(IFLA_IFNAME, name);
+
+export function createBridgeMessage(properties: BridgeProperties): MessageBuilder {
+  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 0, properties.up);
+  builder.text(IFLA_IFNAME, checkLinkName(properties.name));
+  addProperties(builder, properties);
+  return builder.nest(IFLA_LINKINFO, info => info.text(IFLA_INFO_KIND, 'bridge'));
+}
+
+/**
+ * @param peerNamespaceFd an open file of the peer's namespace
+ * @param master index of the bridge
+ */
+export function createVethMessage(
+  properties: VethProperties,
+  peerNamespaceFd: number | undefined,
+  master: number | undefined,
+): MessageBuilder {
+  const { name, peerName, mtu, peerMac, peerUp } = properties;
+  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 0, properties.up);
+  builder.text(IFLA_IFNAME, checkLinkName(name));
+  addProperties(builder, properties);
+  if (master !== undefined) builder.u32(IFLA_MASTER, master);
+  return builder.nest(IFLA_LINKINFO, info => {
+    info.text(IFLA_INFO_KIND, 'veth');
+    info.nest(IFLA_INFO_DATA, data =>
+      data.nest(VETH_INFO_PEER, peer => {
+        peer.body(IFINFOMSG_BYTES, (view, little) => fillBody(view, little, 0, peerUp));
+        peer.text(IFLA_IFNAME, checkLinkName(peerName));
+        addProperties(peer, { ...(mtu !== undefined && { mtu }), ...(peerMac !== undefined && { mac: peerMac }) });
+        if (peerNamespaceFd !== undefined) peer.u32(IFLA_NET_NS_FD, peerNamespaceFd);
+      }),
+    );
+  });
+}
+
+/**
+ * @param namespaceFd an open file of the namespace to move to
+ * @param master index of the bridge, 0 for none
+ */
+export function setLinkMessage(
+  index: number,
+  { up, mtu, mac, newName, txQueueLength }: LinkChanges,
+  namespaceFd: number | undefined,
+  master: number | undefined,
+): MessageBuilder {
+  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK, index, up);
+  if (newName !== undefined) builder.text(IFLA_IFNAME, checkLinkName(newName));
+  addProperties(builder, { ...(mtu !== undefined && { mtu }), ...(mac !== undefined && { mac }) });
+  if (txQueueLength !== undefined) builder.u32(IFLA_TXQLEN, txQueueLength);
+  if (master !== undefined) builder.u32(IFLA_MASTER, master);
+  if (namespaceFd !== undefined) builder.u32(IFLA_NET_NS_FD, namespaceFd);
+  return builder;
+}
+
+function need<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw new NetlinkError('EBADMSG', `malformed netlink message: a link without ${what}`);
+  return value;
+}
+
+/** The payload of an RTM_NEWLINK or RTM_DELLINK. */
+export function parseLink(payload: Uint8Array): Link {
+  const body = parseBody(payload, IFINFOMSG_BYTES);
+  const attributes: Attributes = parseAttributes(payload, IFINFOMSG_BYTES);
+  const flags = u32At(body, 8);
+  const kind = textOf(nestedOf(attributes, IFLA_LINKINFO), IFLA_INFO_KIND);
+  const master = u32Of(attributes, IFLA_MASTER);
+  const peerIndex = kind === 'veth' ? u32Of(attributes, IFLA_LINK) : undefined;
+  return {
+    index: i32At(body, 4),
+    name: need(textOf(attributes, IFLA_IFNAME), 'a name'),
+    ...(kind !== undefined && { kind }),
+    mtu: need(u32Of(attributes, IFLA_MTU), 'an MTU'),
+    up: (flags & IFF_UP) !== 0,
+    running: (flags & IFF_RUNNING) !== 0,
+    mac: formatMac(attributes.get(IFLA_ADDRESS) ?? new Uint8Array(0)),
+    ...(master !== undefined && { master }),
+    ...(peerIndex !== undefined && { peerIndex }),
+    flags,
+    txQueueLength: u32Of(attributes, IFLA_TXQLEN) ?? 0,
+  };
+}
