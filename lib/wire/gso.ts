@@ -56,7 +56,7 @@ export function segmentCount(payloadLength: number, segmentSize: number): number
 export function segmentPayload(payloadLength: number, segmentSize: number, index: number): number {
   const left = payloadLength - index * segmentSize;
   if (left <= 0) return 0;
-  return left < segmentSize ? left : segmentSize;
+  return Math.min(left, segmentSize);
 }
 
 /**

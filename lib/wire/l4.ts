@@ -2,8 +2,8 @@
  * The L4 checksum of a whole IP packet: find its field, start it (pseudo-header sum only), finish it, verify it.
  * The packet has passed `checkIp4` or `checkIp6` and is not a fragment: a fragment's checksum speaks of bytes that are elsewhere.
  */
-import { get16, set16 } from './bytes.ts';
-import { finish, fold, pseudoSum4, pseudoSum6, sum } from './checksum.ts';
+import { set16 } from './bytes.ts';
+import { finish, pseudoSum4, pseudoSum6, sum } from './checksum.ts';
 import {
   ip4HeaderLength,
   ip4Protocol,
@@ -15,7 +15,7 @@ import {
 } from './ip4.ts';
 import { findL4Ip6, ip6TotalLength, l4Distance, l4Protocol } from './ip6.ts';
 import { checkTcp, TCP_CHECKSUM } from './tcp.ts';
-import { checkUdp, UDP_CHECKSUM, udpLength } from './udp.ts';
+import { checkUdp, UDP_CHECKSUM, udpChecksum, udpLength } from './udp.ts';
 
 const ICMP_CHECKSUM = 2;
 const ICMP_HEADER_BYTES = 8;
@@ -50,11 +50,13 @@ function coveredBytes(bytes: Uint8Array, l4Offset: number, l4Length: number, pro
   }
 }
 
-/** The check that makes the whole sum 0xffff; a UDP check of 0 is sent as 0xffff, since 0 means "none" (RFC 768). */
+/** The check that completes the sum; a UDP check of 0 is sent as 0xffff, since 0 means "none" (RFC 768). */
 function checkOf(bytes: Uint8Array, l4Offset: number, covered: number, protocol: number, pseudo: number): number {
-  const field = l4Offset + l4ChecksumOffset(protocol);
-  // The field itself counts as zero: take it out again (its ones' complement cancels it).
-  const check = finish(sum(bytes, l4Offset, covered, pseudo) + (~get16(bytes, field) & 0xffff));
+  // The field counts as zero, so it is stepped over. (Adding its complement instead would give 0 for an all-zero message,
+  // such as an echo reply with id 0 and an empty payload, where 0xffff is right.)
+  const before = l4ChecksumOffset(protocol);
+  const rest = sum(bytes, l4Offset + before + 2, covered - before - 2, pseudo);
+  const check = finish(sum(bytes, l4Offset, before, rest));
   return check === 0 && protocol === PROTOCOL_UDP ? 0xffff : check;
 }
 
@@ -65,8 +67,7 @@ export function l4Checksum4(bytes: Uint8Array, ipOffset: number): number {
   const l4Offset = ipOffset + headerLength;
   const covered = coveredBytes(bytes, l4Offset, ip4TotalLength(bytes, ipOffset) - headerLength, protocol);
   if (covered < 0) return -1;
-  const pseudo = protocol === PROTOCOL_ICMP ? 0 : pseudoSum4(bytes, ipOffset, protocol, covered);
-  return checkOf(bytes, l4Offset, covered, protocol, pseudo);
+  return checkOf(bytes, l4Offset, covered, protocol, startOf4(bytes, ipOffset, protocol, covered));
 }
 
 /** As `l4Checksum4`, for IPv6, behind any extension headers. */
@@ -78,6 +79,11 @@ export function l4Checksum6(bytes: Uint8Array, ipOffset: number): number {
   const covered = coveredBytes(bytes, l4Offset, ip6TotalLength(bytes, ipOffset) - l4Distance(found), protocol);
   if (covered < 0) return -1;
   return checkOf(bytes, l4Offset, covered, protocol, pseudoSum6(bytes, ipOffset, protocol, covered));
+}
+
+/** ICMP over IPv4 has no pseudo-header. */
+function startOf4(bytes: Uint8Array, ipOffset: number, protocol: number, covered: number): number {
+  return protocol === PROTOCOL_ICMP ? 0 : pseudoSum4(bytes, ipOffset, protocol, covered);
 }
 
 /** Computes and stores the L4 checksum. False when the packet has none that we know. */
@@ -97,7 +103,10 @@ export function finishL4Checksum6(bytes: Uint8Array, ipOffset: number): boolean 
   return true;
 }
 
-/** Stores the pseudo-header sum only, as the kernel does for CHECKSUM_PARTIAL. `l4Length`: header and payload. */
+/**
+ * Stores the pseudo-header sum only, as the kernel does for CHECKSUM_PARTIAL. For TCP and UDP; the L4 header is at
+ * `l4Offset`, `l4Length` is header and payload.
+ */
 export function startL4Checksum4(bytes: Uint8Array, ipOffset: number, l4Offset: number, l4Length: number): void {
   const protocol = ip4Protocol(bytes, ipOffset);
   set16(bytes, l4Offset + l4ChecksumOffset(protocol), pseudoSum4(bytes, ipOffset, protocol, l4Length));
@@ -108,24 +117,23 @@ export function startL4Checksum4(bytes: Uint8Array, ipOffset: number, l4Offset: 
  * a protocol that we do not know.
  */
 export function verifyL4Checksum4(bytes: Uint8Array, ipOffset: number): boolean {
-  const check = l4Checksum4(bytes, ipOffset);
-  if (check < 0) return false;
   const protocol = ip4Protocol(bytes, ipOffset);
-  const stored = get16(bytes, ipOffset + ip4HeaderLength(bytes, ipOffset) + l4ChecksumOffset(protocol));
-  return same(stored, check) || (protocol === PROTOCOL_UDP && stored === 0);
+  const headerLength = ip4HeaderLength(bytes, ipOffset);
+  const l4Offset = ipOffset + headerLength;
+  const covered = coveredBytes(bytes, l4Offset, ip4TotalLength(bytes, ipOffset) - headerLength, protocol);
+  if (covered < 0) return false;
+  if (protocol === PROTOCOL_UDP && udpChecksum(bytes, l4Offset) === 0) return true;
+  return sum(bytes, l4Offset, covered, startOf4(bytes, ipOffset, protocol, covered)) === 0xffff;
 }
 
-/** As `verifyL4Checksum4`; over IPv6 a UDP checksum of 0 is wrong (RFC 8200 §8.1). */
+/** As `verifyL4Checksum4`; but over IPv6 a UDP checksum of 0 is wrong (RFC 8200 §8.1). */
 export function verifyL4Checksum6(bytes: Uint8Array, ipOffset: number): boolean {
-  const check = l4Checksum6(bytes, ipOffset);
-  if (check < 0) return false;
   const found = findL4Ip6(bytes, ipOffset);
+  if (found < 0) return false;
   const protocol = l4Protocol(found);
-  const stored = get16(bytes, ipOffset + l4Distance(found) + l4ChecksumOffset(protocol));
-  return same(stored, check) && !(protocol === PROTOCOL_UDP && stored === 0);
-}
-
-/** 0 and 0xffff are one number in ones' complement; a receiver that sums everything cannot tell them apart. */
-function same(a: number, b: number): boolean {
-  return a === b || fold(a + (~b & 0xffff)) === 0xffff;
+  const l4Offset = ipOffset + l4Distance(found);
+  const covered = coveredBytes(bytes, l4Offset, ip6TotalLength(bytes, ipOffset) - l4Distance(found), protocol);
+  if (covered < 0) return false;
+  if (protocol === PROTOCOL_UDP && udpChecksum(bytes, l4Offset) === 0) return false;
+  return sum(bytes, l4Offset, covered, pseudoSum6(bytes, ipOffset, protocol, covered)) === 0xffff;
 }
