@@ -1,0 +1,92 @@
+/** The TUN device as the backends use it: opened with what the kernel offers, addressed, up, and routed to. */
+import { setSysctl } from '../host/sysctl.ts';
+import { withRtnetlink } from '../netlink/netlink.ts';
+import {
+  close,
+  openTun,
+  setTunOffloads,
+  TUN_F_CSUM,
+  TUN_F_TSO_ECN,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_USO4,
+  TUN_F_USO6,
+} from '../sys/sys.ts';
+import { messageOf } from '../util/errors.ts';
+import type { Logger } from '../util/log.ts';
+import { formatCidr4, type Subnet4 } from '../wire/cidr.ts';
+import { formatAddress4 } from '../wire/ip4.ts';
+
+export interface DeviceOptions {
+  name: string;
+  /** The device's own address (as /32): flannel takes the subnet's first, which no pod gets. */
+  address: number;
+  /** What is routed to the device. */
+  network: Subnet4;
+  mtu: number;
+  /** Take super-packets and unfinished checksums from the kernel. */
+  offloads: boolean;
+  log: Logger;
+}
+
+export interface Device {
+  handle: number;
+  name: string;
+}
+
+/**
+ * Packets that may wait in the device: the kernel drops what comes when it is full, it never makes a sender wait
+ * (drivers/net/tun.c: tun_net_xmit), and flannel's 500 is soon full of super-packets' acknowledgements.
+ */
+const QUEUE_LENGTH = 1_000;
+
+/** From all that this kernel may have to the least: USO needs 6.2, and both of its bits at once. */
+const OFFLOAD_LADDER = [
+  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
+  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
+  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
+  TUN_F_CSUM,
+];
+
+/** Opens and configures the device; nothing of it is left when it throws. It ends with its handle. */
+export function openDevice(options: DeviceOptions): Device {
+  const { handle, name } = openTun({ name: options.name, vnetHeader: true, offloads: 0 });
+  try {
+    if (options.offloads) {
+      const accepted = OFFLOAD_LADDER.find(offloads => tryOffloads(handle, offloads));
+      if (accepted !== OFFLOAD_LADDER[0]) {
+        options.log.info({ device: name, offloads: accepted ?? 0 }, 'this kernel has not all TUN offloads');
+      }
+    }
+    // The overlay carries IPv4: without this the kernel sends router solicitations into the device.
+    disableIpv6(name, options.log);
+    withRtnetlink(undefined, netlink => {
+      netlink.setLink(name, { mtu: options.mtu, txQueueLength: QUEUE_LENGTH });
+      netlink.addAddress(name, `${formatAddress4(options.address)}/32`);
+      netlink.setLink(name, { up: true });
+      netlink.addRoute({ destination: formatCidr4(options.network), link: name, replace: true });
+    });
+    return { handle, name };
+  } catch (error) {
+    close(handle);
+    throw error;
+  }
+}
+
+function tryOffloads(handle: number, offloads: number): boolean {
+  try {
+    setTunOffloads(handle, offloads);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function disableIpv6(name: string, log: Logger): void {
+  try {
+    setSysctl(undefined, `net.ipv6.conf.${name}.disable_ipv6`, 1);
+  } catch (error) {
+    // A kernel without IPv6, or /proc/sys read-only: at worst a few counted drops.
+    log.debug({ device: name, reason: messageOf(error) }, 'IPv6 stays on for the device');
+  }
+}

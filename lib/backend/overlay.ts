@@ -1,0 +1,187 @@
+/**
+ * A node's overlay: the TUN device with its address, MTU and route, the underlay socket, and the data path between them.
+ * Peers come in as changes (lease/reconcile.ts) and are kept, so that a data path that had to end — the device was
+ * deleted, the worker crashed — is made again with all of them.
+ */
+import { type Datapath, startDatapath } from '../datapath/datapath.ts';
+import type { Transport } from '../datapath/loop.ts';
+import type { Peer } from '../datapath/peers.ts';
+import { type Lease, leaseKeyOf, printSubnets, type Subnet4, subnetKey } from '../lease/lease.ts';
+import type { PeerChange } from '../lease/reconcile.ts';
+import { close, openUdp } from '../sys/sys.ts';
+import { messageOf, TulleError } from '../util/errors.ts';
+import type { Logger } from '../util/log.ts';
+import { formatCidr4 } from '../wire/cidr.ts';
+import { type Backend, formatOf, overlayMtu, peerOf } from './backend.ts';
+import { openDevice } from './device.ts';
+
+export interface OverlayOptions {
+  backend: Backend;
+  network: Subnet4;
+  subnetLength: number;
+  own: Lease;
+  /** The underlay address that the socket is bound to. */
+  address: string;
+  underlayMtu: number;
+  transport: Transport;
+  /** The TUN's name; "%d" in it is the first free number. */
+  deviceName: string;
+  log: Logger;
+}
+
+export interface Overlay {
+  readonly device: string;
+  readonly mtu: number;
+  readonly port: number;
+  apply(changes: readonly PeerChange[]): void;
+  /** Our lease got a new key: the subnet is the same. */
+  setLease(lease: Lease): void;
+  counters(): Record<string, number>;
+  drops(): Record<string, number>;
+  /** Takes the device and everything on it away. */
+  stop(): Promise<void>;
+}
+
+/** Room for a burst of super-packets in both directions; more than the default, which a single one fills. */
+const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
+/** How long the next attempt to make a lost data path again waits. */
+const RESTART_DELAY_MS = 500;
+
+interface Running {
+  device: string;
+  datapath: Datapath;
+  /** Ends the data path and closes what it ran on; calling it again changes nothing. */
+  end(): Promise<void>;
+}
+
+export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
+  const { backend, network, subnetLength, log } = options;
+  const mtu = overlayMtu(backend.type, options.underlayMtu);
+  const peers = new Map<string, Peer>();
+  let lease = options.own;
+  let stopped = false;
+  let retry: NodeJS.Timeout | undefined;
+
+  const start = async (): Promise<Running> => {
+    const opened: number[] = [];
+    const closeAll = (): void => {
+      for (const handle of opened.splice(0).reverse()) close(handle);
+    };
+    try {
+      const device = openDevice({
+        name: options.deviceName,
+        address: lease.subnet.address,
+        network,
+        mtu,
+        offloads: options.transport === 'offload' && backend.type === 'tulle',
+        log,
+      });
+      opened.push(device.handle);
+      const udp = options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port);
+      if (udp !== 0) opened.push(udp);
+      const datapath = await startDatapath({
+        network: { network, subnetLength },
+        own: lease.subnet,
+        key: leaseKeyOf(lease),
+        format: formatOf(backend.type),
+        transport: options.transport,
+        tun: device.handle,
+        udp,
+        endpoint: { address: options.address, port: backend.port },
+        onFault: fault => {
+          log.error({ device: device.name, code: fault.code }, `${fault.message}: making the data path again`);
+          void restart();
+        },
+      });
+      datapath.update([...peers.values()], []);
+      let ended: Promise<void> | undefined;
+      return {
+        device: device.name,
+        datapath,
+        end: () => {
+          ended ??= datapath.stop().then(closeAll);
+          return ended;
+        },
+      };
+    } catch (error) {
+      closeAll();
+      throw error;
+    }
+  };
+
+  let running = await start();
+  let ending: Promise<void> = Promise.resolve();
+
+  const restart = async (): Promise<void> => {
+    ending = running.end();
+    await ending;
+    const again = async (): Promise<void> => {
+      if (stopped) return;
+      try {
+        const next = await start();
+        if (stopped) return await next.end();
+        running = next;
+        log.info({ device: running.device, peers: peers.size }, 'data path is back');
+      } catch (error) {
+        log.warn({ reason: messageOf(error) }, 'data path cannot be made again yet');
+        retry = setTimeout(() => void again(), RESTART_DELAY_MS);
+      }
+    };
+    await again();
+  };
+
+  return {
+    get device() {
+      return running.device;
+    },
+    mtu,
+    port: backend.port,
+    apply(changes) {
+      const puts: Peer[] = [];
+      const removals: Subnet4[] = [];
+      for (const { kind, lease: changed } of changes) {
+        const peer = kind === 'remove' ? undefined : peerOf(changed, backend);
+        if (typeof peer === 'object' && changed.subnet.prefixLength === subnetLength) {
+          peers.set(subnetKey(changed), peer);
+          puts.push(peer);
+          continue;
+        }
+        if (kind !== 'remove') {
+          const why = typeof peer === 'string' ? peer : `its subnet is no /${subnetLength}`;
+          log.warn({ subnet: printSubnets(changed), why }, 'a lease is of no use to this node');
+        }
+        if (peers.delete(subnetKey(changed))) removals.push(changed.subnet);
+      }
+      running.datapath.update(puts, removals);
+    },
+    setLease(next) {
+      if (next.subnet.address !== lease.subnet.address) {
+        throw new TulleError(
+          'bad-subnet',
+          `the overlay runs on ${formatCidr4(lease.subnet)} and cannot move to ${formatCidr4(next.subnet)}`,
+        );
+      }
+      lease = next;
+      running.datapath.setKey(leaseKeyOf(next));
+    },
+    counters: () => running.datapath.flows(),
+    drops: () => running.datapath.drops(),
+    async stop() {
+      stopped = true;
+      clearTimeout(retry);
+      await ending;
+      await running.end();
+    },
+  };
+}
+
+function openSocket(address: string, port: number): number {
+  try {
+    const options = { address, port, receiveBuffer: SOCKET_BUFFER_BYTES, sendBuffer: SOCKET_BUFFER_BYTES };
+    return openUdp({ ...options, gro: true, dontFragment: true }).handle;
+  } catch (error) {
+    throw new TulleError('bad-endpoint', `cannot listen on ${address}:${port} for peers: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}

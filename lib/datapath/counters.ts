@@ -1,0 +1,61 @@
+/**
+ * What the data path counts, by name. A packet is never thrown over: it is forwarded or it falls under exactly one drop
+ * reason. Both lists are closed; the place in the list is the place in the slab, so new names go to the end of theirs.
+ */
+
+/** Why a packet was discarded, with the sentence that explains it to a person. */
+export const DROP_REASONS = {
+  'egress-malformed': 'the TUN gave something that is no whole IP packet',
+  'egress-not-ipv4': 'an IPv6 packet: this network carries IPv4',
+  'egress-outside-network': 'its destination lies outside the pod network',
+  'egress-no-lease': "nobody holds a lease for the destination's subnet",
+  'egress-own-subnet': "its destination lies in this node's own subnet: the bridge or its route is missing",
+  'egress-ttl-exceeded': 'its TTL ended here',
+  'egress-send-failed': 'the underlay refused the datagram',
+  'egress-too-big': 'it does not fit the underlay',
+  'egress-queue-full': "the underlay socket's send buffer stayed full",
+  'ingress-truncated': 'the datagram was longer than a slot',
+  'ingress-unknown-sender': "it came from no leaseholder's endpoint",
+  'ingress-malformed': 'its tulle header or its inner packet is not well formed',
+  'ingress-wrong-version': "it speaks neither this version of tulle's header nor bare IP",
+  'ingress-wrong-format': 'it speaks another wire format than the lease of its sender announces',
+  'ingress-unknown-kind': 'its kind is not one that this node understands',
+  'ingress-stale-key': "its lease key is not that of its sender's lease",
+  'ingress-spoofed-source': "its inner source lies in the pod network but not in its sender's subnet",
+  'ingress-not-ours': "its inner destination lies in the pod network but not in this node's subnet",
+  'ingress-write-failed': 'the TUN refused the packet',
+} as const;
+
+export type DropReason = keyof typeof DROP_REASONS;
+
+const FLOWS = [
+  'egress-packets', // IP packets read from the TUN and sent; a super-packet counts once
+  'egress-bytes', // inner bytes of those
+  'egress-super-packets', // those of them that were super-packets
+  'egress-datagrams', // UDP datagrams that left
+  'egress-trains', // UDP_SEGMENT trains that left
+  'egress-batches', // readTun calls that gave something
+  'ingress-packets', // IP packets written to the TUN; a coalesced one counts once
+  'ingress-bytes',
+  'ingress-super-packets', // those that several segments were coalesced into
+  'ingress-datagrams',
+  'ingress-trains', // UDP_GRO trains received
+  'ingress-batches',
+] as const;
+
+export type FlowName = (typeof FLOWS)[number];
+
+const DROP_NAMES = Object.keys(DROP_REASONS) as DropReason[];
+
+export const COUNTER_COUNT = FLOWS.length + DROP_NAMES.length;
+
+/** The place of a counter in the slab. */
+export const flowIndex = (name: FlowName): number => FLOWS.indexOf(name);
+export const dropIndex = (name: DropReason): number => FLOWS.length + DROP_NAMES.indexOf(name);
+
+const read = <Name extends string>(names: readonly Name[], from: number, counters: Float64Array) =>
+  Object.fromEntries(names.map((name, index) => [name, counters[from + index]])) as Record<Name, number>;
+
+export const readFlows = (counters: Float64Array): Record<FlowName, number> => read(FLOWS, 0, counters);
+export const readDrops = (counters: Float64Array): Record<DropReason, number> =>
+  read(DROP_NAMES, FLOWS.length, counters);

@@ -1,0 +1,138 @@
+/**
+ * The main thread's face of a data path: it owns the slab and the peer table, starts the worker on descriptors that are
+ * open already, and stops it. Packets never pass through this thread.
+ */
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { close, openEventFd, wake } from '../sys/sys.ts';
+import { TulleError } from '../util/errors.ts';
+import type { Subnet4 } from '../wire/cidr.ts';
+import { type DropReason, type FlowName, readDrops, readFlows } from './counters.ts';
+import type { Transport, WorkerInput, WorkerMessage } from './loop.ts';
+import { type Network, type Peer, PeerTable, subnetCountOf } from './peers.ts';
+import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
+
+export interface DatapathOptions {
+  network: Network;
+  own: Subnet4;
+  /** The lease key that our datagrams carry, 32 bits. */
+  key: number;
+  /** FORMAT_BARE or FORMAT_TULLE. */
+  format: number;
+  transport: Transport;
+  /** Handles of lib/sys; they stay the caller's. `udp` is 0 for the dgram transport. */
+  tun: number;
+  udp: number;
+  endpoint: { address: string; port: number };
+  /** The worker ended by itself; the descriptors are still open. Called at most once, and never after `stop`. */
+  onFault(fault: { where: 'tun' | 'underlay'; code: string; message: string }): void;
+}
+
+export interface Datapath {
+  update(puts: readonly Peer[], removals: readonly Subnet4[]): void;
+  setKey(key: number): void;
+  peers(): Peer[];
+  flows(): Record<FlowName, number>;
+  drops(): Record<DropReason, number>;
+  /** Which offloads the kernel refused since the start. */
+  latches(): { trainsOff: boolean; coalesceOff: boolean };
+  stop(): Promise<void>;
+}
+
+/** Longer than any start; a worker that says nothing for so long never will. */
+const START_DEADLINE_MS = 10_000;
+
+/** `./worker` beside this file, compiled or not. */
+const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
+
+export async function startDatapath(options: DatapathOptions): Promise<Datapath> {
+  const subnetCount = subnetCountOf(options.network);
+  const slab = openSlab(subnetCount);
+  const table = new PeerTable(slab, options.network);
+  table.own(options.own);
+  slab.control[CONTROL_KEY] = options.key;
+  if (options.transport !== 'offload') slab.control[CONTROL_TRAINS_OFF] = 1;
+
+  const wakeHandle = openEventFd();
+  const { network, own, format, transport, tun, udp, endpoint } = options;
+  const input: WorkerInput = {
+    buffer: slab.buffer,
+    subnetCount,
+    network,
+    own,
+    format,
+    transport,
+    tun,
+    udp,
+    wake: wakeHandle,
+    endpoint,
+  };
+  const worker = new Worker(workerUrl, { workerData: input, name: 'tulle-datapath' });
+  const ended = once(worker, 'exit');
+
+  let stopping = false;
+  const stop = async (): Promise<void> => {
+    stopping = true;
+    Atomics.store(slab.control, CONTROL_STOP, 1);
+    wake(wakeHandle);
+    await ended;
+    close(wakeHandle);
+  };
+
+  const fault = await firstWord(worker);
+  if (fault !== undefined) {
+    await stop();
+    throw new TulleError(fault.code, fault.message);
+  }
+  let told = false;
+  const report = (reason: { where: 'tun' | 'underlay'; code: string; message: string }): void => {
+    if (stopping || told) return;
+    told = true;
+    options.onFault(reason);
+  };
+  worker.on('message', (message: WorkerMessage) => {
+    if (message.kind === 'fault') report(message);
+  });
+  worker.on('error', error =>
+    report({ where: 'underlay', code: 'EWORKER', message: `the data path crashed: ${error.message}` }),
+  );
+  worker.on('exit', code => report({ where: 'underlay', code: 'EWORKER', message: `the data path ended (${code})` }));
+
+  return {
+    update(puts, removals) {
+      table.update(puts, removals);
+      // A sleeping worker begins a new turn, so that places of removed peers become free.
+      wake(wakeHandle);
+    },
+    setKey(key) {
+      Atomics.store(slab.control, CONTROL_KEY, key | 0);
+    },
+    peers: () => table.peers(),
+    flows: () => readFlows(slab.counters),
+    drops: () => readDrops(slab.counters),
+    latches: () => ({
+      trainsOff: slab.control[CONTROL_TRAINS_OFF] !== 0,
+      coalesceOff: slab.control[CONTROL_COALESCE_OFF] !== 0,
+    }),
+    stop,
+  };
+}
+
+/** Waits until the worker is ready (undefined) or says why it will never be. */
+async function firstWord(worker: Worker): Promise<{ code: string; message: string } | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    return await new Promise(resolve => {
+      timer = setTimeout(
+        () => resolve({ code: 'ETIME', message: 'the data path did not start in time' }),
+        START_DEADLINE_MS,
+      );
+      worker.once('message', (message: WorkerMessage) => resolve(message.kind === 'ready' ? undefined : message));
+      worker.once('error', error =>
+        resolve({ code: 'EWORKER', message: `the data path did not start: ${error.message}` }),
+      );
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+}

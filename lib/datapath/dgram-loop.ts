@@ -1,0 +1,126 @@
+/**
+ * The plain loop: one packet a time, through Node's dgram socket and event loop. Each packet costs a system call on the
+ * TUN, one on the socket, an event and a copy. It needs nothing but a TUN descriptor, so it runs where batched calls do
+ * not, and it is the baseline of the transport ladder. It speaks the same wire as the others, because it runs the same
+ * Egress and Ingress over tables of one entry.
+ */
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { constants } from 'node:os';
+import { drain, errnoName, pollReadable, readTun, registerArena, writeTun } from '../sys/sys.ts';
+import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
+import { flowIndex } from './counters.ts';
+import { Egress } from './egress.ts';
+import { Ingress } from './ingress.ts';
+import { type LoopContext, LoopFault } from './loop.ts';
+import {
+  CONTROL_EPOCH,
+  CONTROL_STOP,
+  IOV_WORDS,
+  MESSAGE_WORDS,
+  PEER_ADDRESS,
+  PEER_PORT,
+  RECORD_WORDS,
+  SLOT_BYTES,
+  type Slab,
+  TUN_READ_OFFSET,
+} from './slab.ts';
+
+/** Packets taken from the TUN before the event loop sees to the socket again. */
+const TURN = 64;
+/** The bytes that may wait inside the socket; beyond that the kernel is the bottleneck and packets are dropped and counted. */
+const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
+
+export async function runDgramLoop({ slab, input, ready }: LoopContext): Promise<void> {
+  const { tun, wake, endpoint } = input;
+  const { control, counters } = slab;
+  const arena = registerArena(slab.bytes);
+  const socket = createSocket({ type: 'udp4', recvBufferSize: 2 ** 22, sendBufferSize: 2 ** 22 });
+  socket.bind({ port: endpoint.port, address: endpoint.address, exclusive: true });
+  await once(socket, 'listening');
+
+  const egress = new Egress(slab, input.network, input.format, count => sendSingly(slab, socket, count));
+  const ingress = new Ingress(slab, input.network, input.own, count =>
+    writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset),
+  );
+
+  await new Promise<void>((resolve, reject) => {
+    const stops: (() => void)[] = [];
+    const end = (fault?: LoopFault): void => {
+      for (const stop of stops.splice(0)) stop();
+      socket.close(() => (fault === undefined ? resolve() : reject(fault)));
+    };
+    stops.push(
+      pollReadable(tun, () => {
+        Atomics.add(control, CONTROL_EPOCH, 1);
+        for (let turn = 0; turn < TURN; turn++) {
+          const offset = slab.tunSlotsOffset + TUN_READ_OFFSET;
+          const count = readTun(tun, arena, offset, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, 1, slab.tunLengthsOffset);
+          if (count === 0) return;
+          if (count < 0) return end(new LoopFault('tun', errnoName(-count)));
+          counters[flowIndex('egress-batches')]++;
+          egress.take(1);
+        }
+      }),
+      pollReadable(wake, () => {
+        drain(wake);
+        Atomics.add(control, CONTROL_EPOCH, 1);
+        if (Atomics.load(control, CONTROL_STOP) !== 0) end();
+      }),
+    );
+    socket.on('message', (datagram, from) => {
+      Atomics.add(control, CONTROL_EPOCH, 1);
+      counters[flowIndex('ingress-batches')]++;
+      placeDatagram(slab, datagram, from);
+      ingress.take(1);
+    });
+    socket.on('error', error => end(new LoopFault('underlay', codeOf(error))));
+    ready();
+  });
+}
+
+const codeOf = (error: Error): string => ('code' in error ? String(error.code) : 'EIO');
+
+/** Sends each message as one datagram; the socket keeps the bytes until it has sent them, so each is a copy. */
+function sendSingly(slab: Slab, socket: Socket, count: number): number {
+  const { words, bytes } = slab;
+  let left = 0;
+  for (let message = 0; message < count; message++) {
+    const at = (slab.messagesOffset >> 2) + message * MESSAGE_WORDS;
+    if (socket.getSendQueueSize() > MAX_QUEUED_BYTES) {
+      words[at + 4] = constants.errno.EAGAIN;
+      continue;
+    }
+    const parts: Uint8Array[] = [];
+    for (let iov = words[at]; iov < words[at] + words[at + 1]; iov++) {
+      const entry = (slab.egressIovsOffset >> 2) + iov * IOV_WORDS;
+      parts.push(bytes.subarray(words[entry], words[entry] + words[entry + 1]));
+    }
+    const peer = words[at + 3] >> 2;
+    // An error of one datagram (EMSGSIZE, EHOSTUNREACH) comes later, when the message is gone; it is not a fault of the loop.
+    socket.send(
+      Buffer.concat(parts),
+      words[peer + PEER_PORT],
+      formatAddress4(words[peer + PEER_ADDRESS] >>> 0),
+      ignoreError,
+    );
+    left++;
+  }
+  return left;
+}
+
+const ignoreError = (): void => {};
+
+/** Puts one received datagram where a batched receive would have put it: slot 0 and record 0. */
+function placeDatagram(slab: Slab, datagram: Uint8Array, from: RemoteInfo): void {
+  slab.bytes.set(datagram, slab.udpSlotsOffset);
+  const record = slab.recordsOffset >> 2;
+  slab.words.fill(0, record, record + RECORD_WORDS);
+  slab.words[record] = datagram.length;
+  const socketAddress = slab.recordsOffset + 16;
+  const address = parseAddress4(from.address) ?? 0;
+  slab.bytes[socketAddress] = 2;
+  slab.bytes[socketAddress + 2] = from.port >>> 8;
+  slab.bytes[socketAddress + 3] = from.port;
+  for (let i = 0; i < 4; i++) slab.bytes[socketAddress + 4 + i] = address >>> (24 - 8 * i);
+}

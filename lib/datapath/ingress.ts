@@ -1,0 +1,411 @@
+/**
+ * Ingress: datagrams from the underlay become packets for the TUN.
+ *
+ *   1. split what one receive gave (a UDP_GRO train) by its stride
+ *   2. who sent it? the outer source must be a leaseholder's endpoint, the header's key that lease's key, and the inner
+ *      source, where it lies in the pod network, must lie in that lease's subnet
+ *   3. a packet is written as it is, behind a vnet header that is derived from what was parsed, never from the wire
+ *   4. segments of one super-packet that follow each other without a gap are coalesced: one gathered write, with the
+ *      first segment's headers rewritten for the whole run; a gap, another super-packet or the batch's end closes the run
+ *   5. a refused coalesced write turns coalescing off, and its segments are written one by one
+ *
+ * Nothing is kept from one batch to the next: a run that is open at the end of a batch is closed there.
+ * borrowed: every offset, until `take` returns.
+ */
+import { constants } from 'node:os';
+import { get16, get32 } from '../wire/bytes.ts';
+import { contains4, type Subnet4 } from '../wire/cidr.ts';
+import { checkSegment4, rewriteSegment4, superHeaderLength4 } from '../wire/gso.ts';
+import {
+  checkIp4,
+  ip4Destination,
+  ip4HeaderLength,
+  ip4Protocol,
+  ip4Source,
+  ip4TotalLength,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+} from '../wire/ip4.ts';
+import { TCP_CHECKSUM, TCP_CWR, tcpFlags } from '../wire/tcp.ts';
+import {
+  checkTulle,
+  FLAG_PARTIAL_CHECKSUM,
+  HEADER_BYTES,
+  KIND_PACKET,
+  KIND_SEGMENT,
+  TULLE_VERSION,
+  tulleFlags,
+  tulleId,
+  tulleIndex,
+  tulleKey,
+  tulleKind,
+  tulleSegmentSize,
+} from '../wire/tulle.ts';
+import { UDP_CHECKSUM } from '../wire/udp.ts';
+import {
+  emitVnet,
+  VNET_FLAG_NEEDS_CSUM,
+  VNET_GSO_ECN,
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER_BYTES,
+  vnetGsoSize,
+} from '../wire/vnet.ts';
+import { dropIndex, flowIndex } from './counters.ts';
+import { findPeer, type Network } from './peers.ts';
+import {
+  CONTROL_COALESCE_OFF,
+  FORMAT_TULLE,
+  IOV_WORDS,
+  MAX_IOVS,
+  MAX_PACKETS,
+  PACKET_WORDS,
+  PEER_BYTES,
+  PEER_FORMAT,
+  PEER_KEY,
+  PEER_MASK,
+  PEER_SUBNET,
+  RECORD_WORDS,
+  SLOT_BYTES,
+  type Slab,
+} from './slab.ts';
+
+/** Hands `packetCount` packets of the slab's table to the TUN, writes each one's status, returns how many it took. */
+export type WritePackets = (packetCount: number) => number;
+
+const AF_INET = 2;
+/** UIO_MAXIOV (include/uapi/linux/uio.h) bounds a gathered write; UDP_MAX_SEGMENTS (include/linux/udp.h) a UDP super-packet. */
+const MAX_TCP_RUN = 1_024;
+const MAX_UDP_RUN = 128;
+const { EINVAL } = constants.errno;
+
+const PACKETS = flowIndex('ingress-packets');
+const BYTES = flowIndex('ingress-bytes');
+const SUPER_PACKETS = flowIndex('ingress-super-packets');
+const DATAGRAMS = flowIndex('ingress-datagrams');
+const TRAINS = flowIndex('ingress-trains');
+const TRUNCATED = dropIndex('ingress-truncated');
+const UNKNOWN_SENDER = dropIndex('ingress-unknown-sender');
+const MALFORMED = dropIndex('ingress-malformed');
+const WRONG_VERSION = dropIndex('ingress-wrong-version');
+const WRONG_FORMAT = dropIndex('ingress-wrong-format');
+const UNKNOWN_KIND = dropIndex('ingress-unknown-kind');
+const STALE_KEY = dropIndex('ingress-stale-key');
+const SPOOFED = dropIndex('ingress-spoofed-source');
+const NOT_OURS = dropIndex('ingress-not-ours');
+const WRITE_FAILED = dropIndex('ingress-write-failed');
+
+export class Ingress {
+  readonly #slab: Slab;
+  readonly #network: Subnet4;
+  readonly #own: Subnet4;
+  readonly #write: WritePackets;
+
+  #packets = 0;
+  #iovs = 0;
+  /** Segments of each packet in the table; 1 for what is no run. */
+  readonly #segments = new Uint16Array(MAX_PACKETS);
+
+  /** The open run; #runCount 0 when there is none. */
+  #runPeer = -1;
+  #runId = 0;
+  #runCount = 0;
+  #runFirst = 0;
+  #runSegmentSize = 0;
+  #runInner = 0;
+  #runIp = 0;
+  #runTotal = 0;
+  #runPayload = 0;
+  #runWord = 0;
+  #runLimit = 0;
+
+  constructor(slab: Slab, network: Network, own: Subnet4, write: WritePackets) {
+    this.#slab = slab;
+    this.#network = network.network;
+    this.#own = own;
+    this.#write = write;
+  }
+
+  /** Delivers the datagrams of the first `count` records; all are written or counted when it returns. */
+  take(count: number): void {
+    for (let slot = 0; slot < count; slot++) this.#record(slot);
+    this.#flush();
+  }
+
+  #record(slot: number): void {
+    const { words, bytes, counters } = this.#slab;
+    const record = (this.#slab.recordsOffset >> 2) + slot * RECORD_WORDS;
+    const length = words[record];
+    const stride = words[record + 1] > 0 ? words[record + 1] : length;
+    const datagrams = length === 0 ? 1 : Math.ceil(length / stride);
+    counters[DATAGRAMS] += datagrams;
+    if (datagrams > 1) counters[TRAINS]++;
+    if (words[record + 2] !== 0) {
+      counters[TRUNCATED] += datagrams;
+      return;
+    }
+    const socketAddress = this.#slab.recordsOffset + slot * RECORD_WORDS * 4 + 16;
+    const peer =
+      (words[record + 4] & 0xffff) === AF_INET
+        ? findPeer(this.#slab, get32(bytes, socketAddress + 4), get16(bytes, socketAddress + 2))
+        : -1;
+    if (peer < 0) {
+      counters[UNKNOWN_SENDER] += datagrams;
+      return;
+    }
+    const start = this.#slab.udpSlotsOffset + slot * SLOT_BYTES;
+    for (let i = 0; i < datagrams; i++) {
+      const offset = start + i * stride;
+      const drop = this.#datagram(peer, offset, Math.min(stride, start + length - offset));
+      if (drop >= 0) counters[drop]++;
+    }
+  }
+
+  /** Returns -1, or the index of the drop counter. */
+  #datagram(peer: number, offset: number, length: number): number {
+    const { bytes, words } = this.#slab;
+    if (length === 0) return MALFORMED;
+    const record = (this.#slab.peersOffset + peer * PEER_BYTES) >> 2;
+    const version = bytes[offset] >>> 4;
+    if (version === 4) {
+      return words[record + PEER_FORMAT] === FORMAT_TULLE ? WRONG_FORMAT : this.#single(record, offset, length, false);
+    }
+    if (version === 6) return UNKNOWN_KIND;
+    if (version !== TULLE_VERSION) return WRONG_VERSION;
+    if (words[record + PEER_FORMAT] !== FORMAT_TULLE) return WRONG_FORMAT;
+    if (length < HEADER_BYTES) return MALFORMED;
+    if ((tulleKey(bytes, offset) | 0) !== words[record + PEER_KEY]) return STALE_KEY;
+    const kind = tulleKind(bytes, offset);
+    if (kind !== KIND_PACKET && kind !== KIND_SEGMENT) return UNKNOWN_KIND;
+    if (checkTulle(bytes, offset, length) !== 0) return MALFORMED;
+    const partial = (tulleFlags(bytes, offset) & FLAG_PARTIAL_CHECKSUM) !== 0;
+    if (kind === KIND_PACKET) return this.#single(record, offset + HEADER_BYTES, length - HEADER_BYTES, partial);
+    return partial ? this.#segment(peer, record, offset, length) : MALFORMED;
+  }
+
+  /** Where the inner addresses of a checked packet may not be what they are: the drop counter, or -1. */
+  #refuse(record: number, ip: number): number {
+    const { bytes, words } = this.#slab;
+    const source = ip4Source(bytes, ip);
+    if (contains4(this.#network, source) && (source & words[record + PEER_MASK]) !== words[record + PEER_SUBNET])
+      return SPOOFED;
+    const destination = ip4Destination(bytes, ip);
+    if (contains4(this.#network, destination) && !contains4(this.#own, destination)) return NOT_OURS;
+    return -1;
+  }
+
+  /** One whole packet, `available` bytes at `ip`. */
+  #single(record: number, ip: number, available: number, partial: boolean): number {
+    const bytes = this.#slab.bytes;
+    if (checkIp4(bytes, ip, available) !== 0) return MALFORMED;
+    const refused = this.#refuse(record, ip);
+    if (refused >= 0) return refused;
+    const total = ip4TotalLength(bytes, ip);
+    let start = 0;
+    let field = 0;
+    if (partial) {
+      start = ip4HeaderLength(bytes, ip);
+      const protocol = ip4Protocol(bytes, ip);
+      field = protocol === PROTOCOL_TCP ? TCP_CHECKSUM : protocol === PROTOCOL_UDP ? UDP_CHECKSUM : -1;
+      if (field < 0 || start + field + 2 > total) return MALFORMED;
+    }
+    this.#closeRun();
+    this.#makeRoom();
+    if (partial) {
+      // A partial checksum came behind a tulle header, whose place the vnet header takes.
+      emitVnet(bytes, ip - VNET_HEADER_BYTES, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, start, field);
+      this.#iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + total);
+      this.#packet(1, 1, total);
+    } else {
+      // In a train of bare packets the bytes before this one belong to its neighbour: the vnet header stands elsewhere.
+      this.#iov(this.#slab.zeroVnetOffset, VNET_HEADER_BYTES);
+      this.#iov(ip, total);
+      this.#packet(2, 1, total);
+    }
+    return -1;
+  }
+
+  /** One segment of a super-packet: it continues the open run, or closes that and begins one. */
+  #segment(peer: number, record: number, offset: number, length: number): number {
+    const bytes = this.#slab.bytes;
+    const ip = offset + HEADER_BYTES;
+    const id = tulleId(bytes, offset);
+    const index = tulleIndex(bytes, offset);
+    const size = tulleSegmentSize(bytes, offset);
+    const available = length - HEADER_BYTES;
+    const continues =
+      this.#runCount > 0 &&
+      this.#runCount < this.#runLimit &&
+      this.#iovs < MAX_IOVS &&
+      this.#runPeer === peer &&
+      this.#runId === id &&
+      this.#runFirst + this.#runCount === index &&
+      this.#runSegmentSize === size &&
+      available > this.#runInner &&
+      // An id comes round every 65,536 super-packets; TCP's sequence number tells an old one from a new one.
+      get32(bytes, ip + ip4HeaderLength(bytes, ip) + 4) === this.#runWord;
+    if (continues) {
+      const slice = Math.min(size, this.#runTotal - this.#runInner - index * size);
+      if (slice <= 0 || available !== this.#runInner + slice) return MALFORMED;
+      this.#iov(ip + this.#runInner, slice);
+      this.#runCount++;
+      this.#runPayload += slice;
+      return -1;
+    }
+
+    if (checkSegment4(bytes, offset, length) !== 0) return MALFORMED;
+    const refused = this.#refuse(record, ip);
+    if (refused >= 0) return refused;
+    this.#closeRun();
+    this.#makeRoom();
+    const inner = superHeaderLength4(bytes, ip);
+    // The first segment lies in one piece with its headers, and the vnet header takes the tulle header's place.
+    this.#iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + available);
+    this.#runPeer = peer;
+    this.#runId = id;
+    this.#runCount = 1;
+    this.#runFirst = index;
+    this.#runSegmentSize = size;
+    this.#runInner = inner;
+    this.#runIp = ip;
+    this.#runTotal = ip4TotalLength(bytes, ip);
+    this.#runPayload = available - inner;
+    this.#runWord = get32(bytes, ip + ip4HeaderLength(bytes, ip) + 4);
+    this.#runLimit = ip4Protocol(bytes, ip) === PROTOCOL_TCP ? MAX_TCP_RUN : MAX_UDP_RUN;
+    if (this.#slab.control[CONTROL_COALESCE_OFF] !== 0) this.#closeRun();
+    return -1;
+  }
+
+  #closeRun(): void {
+    const count = this.#runCount;
+    if (count === 0) return;
+    this.#runCount = 0;
+    const isLast =
+      this.#runInner + (this.#runFirst + count - 1) * this.#runSegmentSize + this.#runSegmentSize >= this.#runTotal;
+    this.#finishHeaders(
+      this.#runIp,
+      this.#runInner,
+      this.#runFirst,
+      this.#runSegmentSize,
+      this.#runPayload,
+      isLast,
+      count,
+    );
+    this.#packet(count, count, this.#runInner + this.#runPayload);
+  }
+
+  /** Rewrites a super-packet's headers at `ip` for `count` of its segments from `index` on, and puts their vnet header before. */
+  #finishHeaders(
+    ip: number,
+    inner: number,
+    index: number,
+    size: number,
+    payload: number,
+    isLast: boolean,
+    count: number,
+  ): void {
+    const bytes = this.#slab.bytes;
+    rewriteSegment4(bytes, ip, inner, index, size, payload, isLast);
+    const ipLength = ip4HeaderLength(bytes, ip);
+    const vnet = ip - VNET_HEADER_BYTES;
+    const tcp = ip4Protocol(bytes, ip) === PROTOCOL_TCP;
+    const field = tcp ? TCP_CHECKSUM : UDP_CHECKSUM;
+    if (count === 1) {
+      emitVnet(bytes, vnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, ipLength, field);
+      return;
+    }
+    const ecn = tcp && (tcpFlags(bytes, ip + ipLength) & TCP_CWR) !== 0 ? VNET_GSO_ECN : 0;
+    emitVnet(
+      bytes,
+      vnet,
+      VNET_FLAG_NEEDS_CSUM,
+      (tcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4) | ecn,
+      inner,
+      size,
+      ipLength,
+      field,
+    );
+  }
+
+  #iov(offset: number, length: number): void {
+    const at = (this.#slab.ingressIovsOffset >> 2) + this.#iovs++ * IOV_WORDS;
+    this.#slab.words[at] = offset;
+    this.#slab.words[at + 1] = length;
+  }
+
+  /** Closes a packet over the last `iovs` gather entries. */
+  #packet(iovs: number, segments: number, total: number): void {
+    const at = (this.#slab.packetsOffset >> 2) + this.#packets * PACKET_WORDS;
+    this.#slab.words[at] = this.#iovs - iovs;
+    this.#slab.words[at + 1] = iovs;
+    this.#slab.words[at + 2] = 0;
+    this.#segments[this.#packets++] = segments;
+    this.#slab.counters[BYTES] += total;
+  }
+
+  /** Before a packet of at most two gather entries is added, with no run open. */
+  #makeRoom(): void {
+    if (this.#packets === MAX_PACKETS || this.#iovs + 2 > MAX_IOVS) this.#flush();
+  }
+
+  #flush(): void {
+    this.#closeRun();
+    const count = this.#packets;
+    if (count > 0) {
+      const taken = this.#write(count);
+      this.#account(count, taken === count);
+    }
+    this.#packets = 0;
+    this.#iovs = 0;
+  }
+
+  #account(count: number, allTaken: boolean): void {
+    const { words, counters, control } = this.#slab;
+    const table = this.#slab.packetsOffset >> 2;
+    for (let packet = 0; packet < count; packet++) {
+      const at = table + packet * PACKET_WORDS;
+      const status = allTaken ? 0 : words[at + 2];
+      const segments = this.#segments[packet];
+      if (status === 0) {
+        counters[PACKETS]++;
+        if (segments > 1) counters[SUPER_PACKETS]++;
+      } else if (segments > 1 && status === EINVAL) {
+        // This kernel does not take GSO writes after all: never again, and these segments are written one by one.
+        control[CONTROL_COALESCE_OFF] = 1;
+        this.#writeSingly(at, segments);
+      } else {
+        counters[WRITE_FAILED] += segments;
+      }
+    }
+  }
+
+  /** Writes the segments of one refused run as packets of their own; each datagram still holds its own copy of the headers. */
+  #writeSingly(packet: number, segments: number): void {
+    const { words, bytes, counters } = this.#slab;
+    const iovs = (this.#slab.ingressIovsOffset >> 2) + words[packet] * IOV_WORDS;
+    const table = this.#slab.packetsOffset >> 2;
+    const saved = words.slice(table, table + PACKET_WORDS);
+    const first = words[packet];
+    const firstIp = words[iovs] + VNET_HEADER_BYTES;
+    const size = vnetGsoSize(bytes, firstIp - VNET_HEADER_BYTES);
+    const inner = words[iovs + 1] - VNET_HEADER_BYTES - size;
+    for (let i = 0; i < segments; i++) {
+      const iov = iovs + i * IOV_WORDS;
+      const slice = i === 0 ? size : words[iov + 1];
+      const ip = i === 0 ? firstIp : words[iov] - inner;
+      // The first header was rewritten for the run and begins at its first byte; the others are the super-packet's still.
+      const index = i === 0 ? 0 : tulleIndex(bytes, ip - HEADER_BYTES);
+      const isLast = i > 0 && inner + index * size + slice >= ip4TotalLength(bytes, ip);
+      this.#finishHeaders(ip, inner, index, size, slice, isLast, 1);
+      words[iov] = ip - VNET_HEADER_BYTES;
+      words[iov + 1] = VNET_HEADER_BYTES + inner + slice;
+      words[table] = first + i;
+      words[table + 1] = 1;
+      words[table + 2] = 0;
+      if (this.#write(1) === 1) counters[PACKETS]++;
+      else counters[WRITE_FAILED]++;
+    }
+    words.set(saved, table);
+  }
+}

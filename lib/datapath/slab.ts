@@ -1,0 +1,161 @@
+/**
+ * The slab: the one SharedArrayBuffer of a data path. The worker's arena (slots that packets are read into, tables that
+ * tell the kernel what to gather), the route table and the counters all lie in it, so every place is one integer offset
+ * and the addon needs to know one registered arena.
+ *
+ *   control    words that both threads look at: stop, epoch, which endpoint hash is valid, the latches of the offloads
+ *   counters   one Float64 a counter, written by the worker alone, read by anyone (64-bit aligned stores do not tear)
+ *   routes     Uint16 per subnet of the network: the peer's number, or NO_LEASE, or OWN_SUBNET
+ *   hashes     two open-addressing tables, endpoint → peer number + 1; one is valid, the other is being rebuilt
+ *   peers      64 bytes a peer, see PEER_…
+ *   arena      what the worker alone uses: slots and tables
+ */
+import { COUNTER_COUNT } from './counters.ts';
+
+/** Bytes of a slot: 2 of padding, the vnet header (10), the largest IP packet (65,535), and room for a whole UDP_GRO buffer. */
+export const SLOT_BYTES = 66_048;
+/** Slots a direction: 16 super-packets are about 1 MB, which stays in the second-level cache of most machines. */
+export const SLOTS = 16;
+/**
+ * Where a TUN read lands in its slot. The vnet header fills bytes 2 to 11, so the packet begins at byte 12, 4-aligned,
+ * and the tulle header (12 bytes) takes exactly the place of the vnet header once that has been read.
+ */
+export const TUN_READ_OFFSET = 2;
+
+/** Messages to the underlay in one batch: 16 super-packets of the smallest segments that one UDP_SEGMENT train holds. */
+export const MAX_MESSAGES = 2_048;
+/** Packets to the TUN in one batch: 16 trains of 128 datagrams each. */
+export const MAX_PACKETS = 2_048;
+/** Gather entries of one direction: three a segment (tulle header, inner header, slice). */
+export const MAX_IOVS = 8_192;
+
+export const MESSAGE_WORDS = 5;
+export const PACKET_WORDS = 3;
+export const IOV_WORDS = 2;
+export const RECORD_WORDS = 12;
+export const POLL_WORDS = 3;
+
+/** Words of the control region. */
+export const CONTROL_STOP = 0;
+/** Counts the worker's turns: what was unlinked before a turn began is not looked at after it. */
+export const CONTROL_EPOCH = 1;
+export const CONTROL_HASH = 2;
+/** 1 once the kernel refused a UDP_SEGMENT train; from then on segments leave one by one. */
+export const CONTROL_TRAINS_OFF = 3;
+/** 1 once the TUN refused a GSO write; from then on segments are written one by one. */
+export const CONTROL_COALESCE_OFF = 4;
+/** The lease key that our datagrams carry (32 bits). */
+export const CONTROL_KEY = 5;
+const CONTROL_WORDS = 16;
+
+/** Values of the route table that are not a peer's number. */
+export const NO_LEASE = 0xffff;
+export const OWN_SUBNET = 0xfffe;
+
+/** Bytes of a peer's record; the first 32 are a struct sockaddr_in or sockaddr_in6, ready for the kernel. */
+export const PEER_BYTES = 64;
+/** Words (Int32) inside a peer's record. */
+export const PEER_KEY = 8;
+export const PEER_SUBNET = 9;
+export const PEER_MASK = 10;
+export const PEER_ADDRESS = 11;
+export const PEER_PORT = 12;
+export const PEER_FORMAT = 13;
+
+/** A peer's wire format: flannel's bare IP packets, or ours. */
+export const FORMAT_BARE = 0;
+export const FORMAT_TULLE = 1;
+
+/** Places beyond two a subnet; two, because a peer that changes takes a new place before its old one is free again. */
+const SPARE_PEERS = 64;
+
+export interface Slab {
+  buffer: SharedArrayBuffer;
+  bytes: Uint8Array;
+  words: Int32Array;
+  control: Int32Array;
+  counters: Float64Array;
+  routes: Uint16Array;
+  hashes: [Uint16Array, Uint16Array];
+  peerCapacity: number;
+  /** Byte offsets into `bytes`. */
+  peersOffset: number;
+  tunSlotsOffset: number;
+  tunLengthsOffset: number;
+  headersOffset: number;
+  /** A vnet header of zeros: a single packet with a finished checksum. */
+  zeroVnetOffset: number;
+  messagesOffset: number;
+  egressIovsOffset: number;
+  udpSlotsOffset: number;
+  recordsOffset: number;
+  packetsOffset: number;
+  ingressIovsOffset: number;
+  pollOffset: number;
+}
+
+/** How a slab is cut for a number of subnets; the same on both threads, because it depends on nothing else. */
+function cut(subnetCount: number) {
+  let end = 0;
+  const take = (bytes: number, alignment = 64): number => {
+    const start = Math.ceil(end / alignment) * alignment;
+    end = start + bytes;
+    return start;
+  };
+  const peerCapacity = Math.min(2 * subnetCount + SPARE_PEERS, OWN_SUBNET);
+  const hashSize = 2 ** Math.ceil(Math.log2(peerCapacity * 2));
+  const plan = {
+    peerCapacity,
+    hashSize,
+    control: take(CONTROL_WORDS * 4),
+    counters: take(COUNTER_COUNT * 8),
+    routes: take(subnetCount * 2),
+    hashA: take(hashSize * 2),
+    hashB: take(hashSize * 2),
+    peers: take(peerCapacity * PEER_BYTES),
+    poll: take(4 * POLL_WORDS * 4),
+    tunLengths: take(SLOTS * 4),
+    messages: take(MAX_MESSAGES * MESSAGE_WORDS * 4),
+    headers: take(MAX_MESSAGES * 16),
+    zeroVnet: take(16),
+    egressIovs: take(MAX_IOVS * IOV_WORDS * 4),
+    records: take(SLOTS * RECORD_WORDS * 4),
+    packets: take(MAX_PACKETS * PACKET_WORDS * 4),
+    ingressIovs: take(MAX_IOVS * IOV_WORDS * 4),
+    tunSlots: take(SLOTS * SLOT_BYTES, 4096),
+    udpSlots: take(SLOTS * SLOT_BYTES, 4096),
+  };
+  return { ...plan, totalBytes: end };
+}
+
+/** Views on a slab; pass the buffer that another thread made, or none to make a new one. */
+export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab {
+  const plan = cut(subnetCount);
+  const buffer = shared ?? new SharedArrayBuffer(plan.totalBytes);
+  if (buffer.byteLength !== plan.totalBytes)
+    throw new RangeError(`slab of ${buffer.byteLength} bytes, not ${plan.totalBytes}`);
+  const slab: Slab = {
+    buffer,
+    bytes: new Uint8Array(buffer),
+    words: new Int32Array(buffer, 0, Math.floor(plan.totalBytes / 4)),
+    control: new Int32Array(buffer, plan.control, CONTROL_WORDS),
+    counters: new Float64Array(buffer, plan.counters, COUNTER_COUNT),
+    routes: new Uint16Array(buffer, plan.routes, subnetCount),
+    hashes: [new Uint16Array(buffer, plan.hashA, plan.hashSize), new Uint16Array(buffer, plan.hashB, plan.hashSize)],
+    peerCapacity: plan.peerCapacity,
+    peersOffset: plan.peers,
+    tunSlotsOffset: plan.tunSlots,
+    tunLengthsOffset: plan.tunLengths,
+    headersOffset: plan.headers,
+    zeroVnetOffset: plan.zeroVnet,
+    messagesOffset: plan.messages,
+    egressIovsOffset: plan.egressIovs,
+    udpSlotsOffset: plan.udpSlots,
+    recordsOffset: plan.records,
+    packetsOffset: plan.packets,
+    ingressIovsOffset: plan.ingressIovs,
+    pollOffset: plan.poll,
+  };
+  if (shared === undefined) slab.routes.fill(NO_LEASE);
+  return slab;
+}
