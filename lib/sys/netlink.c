@@ -1,0 +1,108 @@
+// Netlink sockets: bytes in, bytes out. What the bytes mean is lib/netlink's business.
+#include "sys.h"
+#include <linux/netlink.h>
+
+#ifndef SOL_NETLINK
+#define SOL_NETLINK 270
+#endif
+
+#define NETLINK_BUFFER (1 << 20) // a dump of a large table, or a burst of events, while JavaScript is busy elsewhere
+
+typedef struct {
+  int32_t protocol;
+  uint32_t groups;
+} NetlinkOptions;
+
+static int open_netlink(void *argument, const char **step) {
+  NetlinkOptions *options = argument;
+  *step = "socket AF_NETLINK";
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, options->protocol);
+  if (fd < 0) return -errno;
+  int one = 1, bytes = NETLINK_BUFFER;
+  // All optional: an older kernel only explains less.
+  setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof one);
+  setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof one);
+  setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof one);
+  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) != 0)
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+  struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = options->groups};
+  *step = "bind AF_NETLINK";
+  if (bind(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
+  int error = errno;
+  close(fd);
+  return -error;
+}
+
+// openNetlink(protocol, namespace, groups): handle
+EXPORT(sys_open_netlink) {
+  Call call;
+  call_read(env, info, &call);
+  char path[PATH_MAX];
+  int32_t protocol, groups;
+  if (!call_integer(&call, 0, &protocol) || !call_text(&call, 1, path, sizeof path) || !call_integer(&call, 2, &groups))
+    return result(env, fail(call.state, "openNetlink", EINVAL));
+  NetlinkOptions options = {.protocol = protocol, .groups = (uint32_t)groups};
+  const char *step = "openNetlink";
+  int fd = open_in_namespace(path, open_netlink, &options, &step);
+  int32_t id = fd < 0 ? fd : handle_open(fd, KIND_NETLINK, call.state);
+  return result(env, id < 0 ? fail(call.state, step, -id) : id);
+}
+
+// netlinkSend(handle, message): bytes
+EXPORT(sys_netlink_send) {
+  Call call;
+  call_read(env, info, &call);
+  int32_t id;
+  uint8_t *message;
+  size_t bytes;
+  if (!call_integer(&call, 0, &id) || !call_bytes(&call, 1, &message, &bytes))
+    return result(env, fail(call.state, "sendto AF_NETLINK", EINVAL));
+  Handle *handle;
+  int error = handle_acquire(id, KIND_NETLINK, &handle);
+  if (error < 0) return result(env, fail(call.state, "sendto AF_NETLINK", -error));
+  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+  ssize_t sent;
+  do sent = sendto(handle->fd, message, bytes, MSG_NOSIGNAL, (struct sockaddr *)&kernel, sizeof kernel);
+  while (sent < 0 && errno == EINTR);
+  error = sent < 0 ? errno : 0;
+  handle_release(handle);
+  return result(env, error == 0 ? (int32_t)sent : fail(call.state, "sendto AF_NETLINK", error));
+}
+
+// One message of the kernel's; others may write to our port, and are not believed. 0 = nothing there.
+static int receive_netlink(int fd, uint8_t *into, size_t bytes) {
+  for (;;) {
+    struct sockaddr_nl sender = {0};
+    struct iovec iov = {.iov_base = into, .iov_len = bytes};
+    struct msghdr message = {.msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t received = recvmsg(fd, &message, MSG_DONTWAIT);
+    if (received < 0 && errno == EINTR) continue;
+    if (received < 0) return errno == EAGAIN ? 0 : -errno;
+    if (sender.nl_pid != 0) continue;
+    if (message.msg_flags & MSG_TRUNC) return -EMSGSIZE;
+    return (int)received;
+  }
+}
+
+// netlinkReceive(handle, into, timeoutMs): bytes, 0 on timeout; blocks for one slice at most
+EXPORT(sys_netlink_receive) {
+  Call call;
+  call_read(env, info, &call);
+  int32_t id, timeout;
+  uint8_t *into;
+  size_t bytes;
+  if (!call_integer(&call, 0, &id) || !call_bytes(&call, 1, &into, &bytes) || bytes > INT32_MAX ||
+      !call_integer(&call, 2, &timeout))
+    return result(env, fail(call.state, "recvmsg AF_NETLINK", EINVAL));
+  Handle *handle;
+  int received = handle_acquire(id, KIND_NETLINK, &handle);
+  if (received == 0) {
+    received = receive_netlink(handle->fd, into, bytes);
+    if (received == 0 && timeout != 0) {
+      received = wait_for(call.state, handle, POLLIN, timeout);
+      if (received > 0) received = receive_netlink(handle->fd, into, bytes);
+    }
+    handle_release(handle);
+  }
+  return result(env, received < 0 ? fail(call.state, "recvmsg AF_NETLINK", -received) : received);
+}

@@ -1,0 +1,92 @@
+// Waiting: event descriptors and poll.
+//
+// Nothing here sleeps longer than a slice: a worker can be terminated, and a process can exit, only between two calls.
+// A sleeper holds its handles and listens on its environment's waker, so that close() wakes it at once.
+#include "sys.h"
+#include <sys/eventfd.h>
+
+static int slice(int timeout_ms) { return timeout_ms < 0 || timeout_ms > POLL_SLICE_MS ? POLL_SLICE_MS : timeout_ms; }
+
+int wait_for(State *state, Handle *handle, short events, int timeout_ms) {
+  struct pollfd polls[2] = {{.fd = handle->fd, .events = events}, {.fd = state->waker.fd, .events = POLLIN}};
+  int ready = poll(polls, 2, slice(timeout_ms));
+  if (ready < 0 && errno != EINTR) return -errno;
+  if (ready > 0 && polls[1].revents != 0) waker_drain(&state->waker);
+  if (handle_closed(handle)) return -EBADF;
+  return ready > 0 && polls[0].revents != 0;
+}
+
+EXPORT(sys_open_event_fd) {
+  Call call;
+  call_read(env, info, &call);
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  int32_t id = fd < 0 ? -errno : handle_open(fd, KIND_EVENT, call.state);
+  return result(env, id < 0 ? fail(call.state, "eventfd", -id) : id);
+}
+
+// wake(handle): 0. A full counter is no failure: the sleeper has been woken.
+EXPORT(sys_wake) {
+  State *state;
+  int32_t id;
+  if (!call_integers(env, info, 1, &state, &id)) return result(env, -EINVAL);
+  Handle *handle;
+  int error = handle_acquire(id, KIND_EVENT, &handle);
+  if (error < 0) return result(env, fail(state, "write eventfd", -error));
+  uint64_t one = 1;
+  error = write(handle->fd, &one, sizeof one) == sizeof one || errno == EAGAIN ? 0 : errno;
+  handle_release(handle);
+  return result(env, error == 0 ? 0 : fail(state, "write eventfd", error));
+}
+
+// drain(handle): how often it was woken since the last drain
+EXPORT(sys_drain) {
+  State *state;
+  int32_t id;
+  if (!call_integers(env, info, 1, &state, &id)) return result(env, -EINVAL);
+  Handle *handle;
+  int error = handle_acquire(id, KIND_EVENT, &handle);
+  if (error < 0) return result(env, error);
+  uint64_t count = 0;
+  if (read(handle->fd, &count, sizeof count) < 0) {
+    count = 0;
+    if (errno != EAGAIN && errno != EINTR) error = -errno;
+  }
+  handle_release(handle);
+  return result(env, error < 0 ? error : count > INT32_MAX ? INT32_MAX : (int32_t)count);
+}
+
+// poll(arena, pollOffset, count, timeoutMs): entries with a revents
+EXPORT(sys_poll) {
+  State *state;
+  int32_t in[4];
+  if (!call_integers(env, info, 4, &state, in)) return result(env, -EINVAL);
+  Arena *arena = arena_of(state, in[0]);
+  int64_t table = in[1];
+  int32_t count = in[2];
+  if (arena == NULL || count < 0 || count > POLL_ENTRIES || (table & 3) != 0) return result(env, -EINVAL);
+  if (!arena_holds(arena, table, count, 12, 12)) return result(env, -EFAULT);
+
+  bool gone = false;
+  for (int32_t i = 0; i < count; i++) {
+    const uint8_t *entry = arena->base + table + (int64_t)i * 12;
+    Handle **handle = &state->polled[i];
+    if (handle_acquire(load_word(entry), KIND_ANY, handle) != 0) gone = true;
+    short events = (short)(load_word(entry + 4) & (POLLIN | POLLPRI | POLLOUT));
+    state->polls[i] = (struct pollfd){.fd = *handle == NULL ? -1 : (*handle)->fd, .events = events};
+  }
+  state->polls[count] = (struct pollfd){.fd = state->waker.fd, .events = POLLIN};
+  int status = poll(state->polls, (nfds_t)count + 1, gone ? 0 : slice(in[3]));
+  int error = status < 0 && errno != EINTR ? -errno : 0;
+  if (status > 0 && state->polls[count].revents != 0) waker_drain(&state->waker);
+
+  int32_t ready = 0;
+  for (int32_t i = 0; i < count; i++) {
+    Handle *handle = state->polled[i];
+    int32_t revents = status > 0 ? state->polls[i].revents : 0;
+    if (handle == NULL || handle_closed(handle)) revents = POLLNVAL;
+    if (handle != NULL) handle_release(handle);
+    store_word(arena->base + table + (int64_t)i * 12 + 8, revents);
+    if (revents != 0) ready++;
+  }
+  return result(env, error < 0 ? error : ready);
+}

@@ -1,0 +1,42 @@
+/** Waiting for handles: in a worker that blocks, and in an event loop that must not. */
+import { check, native } from './addon.ts';
+
+// Bits of poll(2).
+export const POLLIN = 1;
+export const POLLOUT = 4;
+export const POLLERR = 8;
+export const POLLHUP = 16;
+export const POLLNVAL = 32;
+
+/** A counter that another thread can wait for: it wakes a worker that sleeps in poll. */
+export function openEventFd(): number {
+  return check(native.openEventFd());
+}
+
+/** Makes an event handle readable. */
+export function wake(handle: number): void {
+  check(native.wake(handle));
+}
+
+/** Hot: drain(handle). Makes an event handle unreadable again; returns how often it was woken, 0 = not at all. */
+export const drain = native.drain;
+
+/**
+ * Hot: poll(arena, pollOffset, count, timeoutMs). Entry: [handle, events, revents (out)], at most 256.
+ * Sleeps until a handle is ready, but 500 ms at most, whatever the timeout: the thread may have to end. Returns the number
+ * of entries with revents; 0 after the timeout, and now and then sooner. A closed handle reports POLLNVAL at once, also
+ * when it is closed during the sleep.
+ */
+export const poll = native.poll;
+
+/**
+ * Calls `callback` on this thread's event loop while the handle is readable: once, and again after it has returned if
+ * there is still something to read. Returns a function that ends this; closing the handle ends it, too. Until then the
+ * event loop is kept alive.
+ */
+export function pollReadable(handle: number, callback: () => void): () => void {
+  const watch = check(native.pollReadable(handle, callback));
+  return () => {
+    native.stopPolling(watch);
+  };
+}
