@@ -2,7 +2,7 @@
 // (pkg/subnet/config.go: ParseConfig, CheckNetworkConfig). Where flannel accepts what can only fail later, we say so here.
 
 import { messageOf, TulleError } from '../util/errors.ts';
-import { formatCidr4, formatCidr6, parseCidr4, parseCidr6 } from '../wire/cidr.ts';
+import { formatCidr4, formatCidr6, hasHostBits, hasHostBits6, parseCidr4, parseCidr6 } from '../wire/cidr.ts';
 import { formatAddress4 } from '../wire/ip4.ts';
 import type { LeaseSubnets, Subnet4, Subnet6 } from './lease.ts';
 
@@ -83,13 +83,33 @@ export function checkSubnetCount(config: NetworkConfig): void {
 
 /** Whether a lease lies in the range of this configuration and has its subnet lengths. */
 export function fitsConfig(config: NetworkConfig, { subnet, subnet6 }: LeaseSubnets): boolean {
-  const { subnetMin, subnetMax, subnetLength, subnetMin6, subnetMax6, subnetLength6 } = config;
-  const fits4 = config.enableIPv4
-    ? subnet.prefixLength === subnetLength && subnet.address >= subnetMin && subnet.address <= subnetMax
-    : subnet.prefixLength === 0 && subnet.address === 0;
-  if (subnetMin6 === undefined || subnetMax6 === undefined) return fits4 && subnet6 === undefined;
-  if (subnet6 === undefined || !fits4) return false;
-  return subnet6.prefixLength === subnetLength6 && subnet6.address >= subnetMin6 && subnet6.address <= subnetMax6;
+  const fits6 = config.enableIPv6 ? fitsConfig6(config, subnet6) : subnet6 === undefined;
+  return fits6 && fitsConfig4(config, subnet);
+}
+
+/** The IPv4 part of it. */
+export function fitsConfig4(config: NetworkConfig, subnet: Subnet4 | undefined): boolean {
+  if (subnet === undefined) return false;
+  if (!config.enableIPv4) return subnet.prefixLength === 0 && subnet.address === 0;
+  const { subnetMin, subnetMax, subnetLength } = config;
+  return (
+    subnet.prefixLength === subnetLength &&
+    subnet.address >= subnetMin &&
+    subnet.address <= subnetMax &&
+    !hasHostBits(subnet)
+  );
+}
+
+/** The IPv6 part of it; false in a network without IPv6. */
+export function fitsConfig6(config: NetworkConfig, subnet6: Subnet6 | undefined): boolean {
+  const { subnetMin6, subnetMax6, subnetLength6 } = config;
+  if (subnet6 === undefined || subnetMin6 === undefined || subnetMax6 === undefined) return false;
+  return (
+    subnet6.prefixLength === subnetLength6 &&
+    subnet6.address >= subnetMin6 &&
+    subnet6.address <= subnetMax6 &&
+    !hasHostBits6(subnet6)
+  );
 }
 
 /**

@@ -75,3 +75,17 @@ export function nodeIdOf(lease: Pick<Lease, 'attributes'>): string | undefined {
   if (typeof data !== 'object' || data === null || !('NodeID' in data)) return undefined;
   return typeof data.NodeID === 'string' && data.NodeID !== '' ? data.NodeID : undefined;
 }
+
+/**
+ * What is to be written on a lease that exists: ours, in flannel's order of keys, and whatever else the value held that
+ * we do not understand. A backend that has no BackendType or BackendData (flannel's udp) leaves none of an earlier one.
+ */
+export function mergeAttributes(existing: LeaseAttributes, ours: LeaseAttributes): LeaseAttributes {
+  const merged: LeaseAttributes = { ...ours };
+  for (const [key, value] of Object.entries(existing)) {
+    if (!(key in merged) && !understood.has(key)) merged[key] = value;
+  }
+  return merged;
+}
+
+const understood = new Set(['PublicIP', 'PublicIPv6', 'BackendType', 'BackendData', 'BackendV6Data']);

@@ -1,6 +1,7 @@
 // Which subnets overlap. Two prefixes overlap exactly when one contains the other, so a table of prefixes answers in a
 // handful of look-ups: one for each prefix length in use, which in a network is one.
-import type { LeaseSubnets, Subnet4, Subnet6 } from './lease.ts';
+import { hasHostBits, hasHostBits6, maskOf, maskOf6, type Subnet4 } from '../wire/cidr.ts';
+import type { LeaseSubnets } from './lease.ts';
 
 export interface OverlapIndex<V> {
   add(subnets: LeaseSubnets, value: V | undefined): void;
@@ -10,24 +11,24 @@ export interface OverlapIndex<V> {
 
 /** Why these subnets cannot be leased by anybody, or undefined when they can. */
 export function subnetProblem({ subnet, subnet6 }: LeaseSubnets): string | undefined {
+  if (isEmpty4(subnet) && subnet6 === undefined) return 'has no subnet';
   if (!isEmpty4(subnet)) {
-    const { address, prefixLength } = subnet;
-    if (!Number.isInteger(prefixLength) || prefixLength < 1 || prefixLength > 32)
-      return 'has an IPv4 prefix that is no prefix';
-    if (mask4(address, prefixLength) !== address) return 'has IPv4 address bits below its prefix';
-  } else if (subnet6 === undefined) return 'has no subnet';
+    if (!isPrefixLength(subnet.prefixLength, 32)) return 'has an IPv4 prefix that is no prefix';
+    if (hasHostBits(subnet)) return 'has IPv4 address bits below its prefix';
+  }
   if (subnet6 !== undefined) {
-    const { address, prefixLength } = subnet6;
-    if (!Number.isInteger(prefixLength) || prefixLength < 1 || prefixLength > 128)
-      return 'has an IPv6 prefix that is no prefix';
-    if (mask6(address, prefixLength) !== address) return 'has IPv6 address bits below its prefix';
+    if (!isPrefixLength(subnet6.prefixLength, 128)) return 'has an IPv6 prefix that is no prefix';
+    if (hasHostBits6(subnet6)) return 'has IPv6 address bits below its prefix';
   }
   return undefined;
 }
 
+const isPrefixLength = (length: number, bits: number): boolean =>
+  Number.isInteger(length) && length >= 1 && length <= bits;
+
 export function createOverlapIndex<V>(): OverlapIndex<V> {
-  const four = createFamily<number, V>((address, length) => mask4(address, length) * 64 + length);
-  const six = createFamily<bigint, V>((address, length) => (mask6(address, length) << 8n) | BigInt(length));
+  const four = createFamily<number, V>((address, length) => ((address & maskOf(length)) >>> 0) * 64 + length);
+  const six = createFamily<bigint, V>((address, length) => ((address & maskOf6(length)) << 8n) | BigInt(length));
   return {
     add({ subnet, subnet6 }, value) {
       if (!isEmpty4(subnet)) four.add(subnet.address, subnet.prefixLength, value);
@@ -73,12 +74,3 @@ function createFamily<A extends number | bigint, V>(keyOf: (address: A, length: 
 }
 
 const isEmpty4 = (subnet: Subnet4): boolean => subnet.address === 0 && subnet.prefixLength === 0;
-
-function mask4(address: number, length: number): number {
-  return length === 0 ? 0 : (address & (0xffffffff << (32 - length))) >>> 0;
-}
-
-function mask6(address: Subnet6['address'], length: number): bigint {
-  const below = BigInt(128 - length);
-  return (address >> below) << below;
-}

@@ -2,8 +2,8 @@
 // `reconcile`; the changes that come out make the route table equal to the registry. The same message twice gives no
 // change the second time, so a watcher may list again whenever it is in doubt.
 import { isDeepStrictEqual } from 'node:util';
+import { parseAddress6 } from '../wire/address6.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
-import { parseAddress6 } from '../wire/ip6.ts';
 import { type Lease, type LeaseSubnets, nodeIdOf, printSubnets, subnetKey } from './lease.ts';
 import { createOverlapIndex, subnetProblem } from './overlap.ts';
 import type { Events, Snapshot } from './registry.ts';
