@@ -3,18 +3,9 @@
  * send, so the answer is there when send returns and the wait is only a guard.
  */
 import { close, netlinkReceive, netlinkSend, openNetlink } from '../sys/sys.ts';
-import { NetlinkError, refusal } from './error.ts';
-import {
-  type Message,
-  type MessageBuilder,
-  NLM_F_DUMP_INTR,
-  NLMSG_DONE,
-  NLMSG_ERROR,
-  NLMSG_NOOP,
-  NLMSG_OVERRUN,
-  parseAcknowledgement,
-  parseMessages,
-} from './message.ts';
+import { AnswerReader } from './answer.ts';
+import { NetlinkError } from './error.ts';
+import type { Message, MessageBuilder } from './message.ts';
 
 /** linux/netlink.h */
 const NETLINK_ROUTE = 0;
@@ -23,50 +14,6 @@ const RECEIVE_BYTES = 64 * 1024;
 const ANSWER_TIMEOUT_MS = 5000;
 /** A table that changes while it is read marks the dump as inconsistent. On a busy node that may happen a few times in a row. */
 const DUMP_ATTEMPTS = 20;
-
-/**
- * Judges what one receive gave, for the request with this sequence number. Answers to earlier requests (one that timed
- * out, say) are skipped. Calls `visit` for every data message.
- */
-export class AnswerReader {
-  readonly #operation: string;
-  readonly #sequence: number;
-  readonly #dump: boolean;
-  readonly #visit: (message: Message) => void;
-  interrupted = false;
-
-  /** @param dump whether NLMSG_DONE ends the answer; else an NLMSG_ERROR (acknowledgement) does */
-  constructor(operation: string, sequence: number, dump: boolean, visit: (message: Message) => void) {
-    this.#operation = operation;
-    this.#sequence = sequence;
-    this.#dump = dump;
-    this.#visit = visit;
-  }
-
-  /** True when the answer is complete. Throws the kernel's refusal. */
-  read(bytes: Uint8Array): boolean {
-    for (const message of parseMessages(bytes)) {
-      if (message.sequence !== this.#sequence) continue;
-      if ((message.flags & NLM_F_DUMP_INTR) !== 0) this.interrupted = true;
-      switch (message.type) {
-        case NLMSG_NOOP:
-          break;
-        case NLMSG_OVERRUN:
-          throw refusal(this.#operation, 105); // ENOBUFS
-        case NLMSG_ERROR:
-        case NLMSG_DONE: {
-          const { errno, text } = parseAcknowledgement(message);
-          if (errno !== 0) throw refusal(this.#operation, errno, text);
-          if ((message.type === NLMSG_DONE) === this.#dump) return true;
-          break;
-        }
-        default:
-          this.#visit(message);
-      }
-    }
-    return false;
-  }
-}
 
 export class Channel {
   readonly #namespace: string | undefined;
