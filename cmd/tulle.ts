@@ -1,0 +1,43 @@
+#!/usr/bin/env node
+/** The command line of tulle: finds the command, runs it, turns an error into one line and exit code 1. */
+import { messageOf, TulleError } from '../lib/util/errors.ts';
+
+const HELP = `tulle: a pod network that you can read
+
+usage: tulle COMMAND [ARGUMENT ...]
+
+commands:
+  lab        a cluster of network namespaces on this machine: "tulle lab --help"
+
+The node daemon is a program of its own: "tulled --help".
+`;
+
+/** Loaded when they are asked for, so that no command pays for another. */
+const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
+  lab: async () => (await import('../lib/lab/command.ts')).lab,
+};
+
+async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  if (!Object.hasOwn(COMMANDS, name))
+    throw new TulleError('usage', `there is no command "${name}": see "tulle --help"`);
+  return (await COMMANDS[name]())(rest);
+}
+
+/** A person gets one line; what we did not expect shows where it happened when TULLE_DEBUG is set. */
+function complain(error: unknown): void {
+  const debug = process.env['TULLE_DEBUG'] !== undefined && error instanceof Error;
+  process.stderr.write(`tulle: ${debug ? error.stack : messageOf(error)}\n`);
+}
+
+main(process.argv.slice(2)).then(
+  code => process.exit(code),
+  error => {
+    complain(error);
+    process.exit(1);
+  },
+);

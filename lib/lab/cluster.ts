@@ -1,0 +1,115 @@
+/** The programs of a lab: the registry's server when there is one, and a tulled on each node. */
+import type { ChildProcess } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf, TulleError } from '../util/errors.ts';
+import { ETCD, type LabPlan, type NodePlan, networkConfig, UNDERLAY } from './plan.ts';
+import { identify } from './process.ts';
+import { program, spawnIn } from './spawn.ts';
+import { type LabState, namespaceFile, saveState } from './state.ts';
+
+/** A daemon takes a second; etcd's client, a cold disk and a busy machine make it more. */
+const READY_MS = 30_000;
+const LOG_LINES = 8;
+
+/** One node's daemon. */
+export interface Daemon {
+  readonly node: NodePlan;
+  readonly process: ChildProcess;
+  readonly logFile: string;
+  readonly subnetFile: string;
+}
+
+export const nodeDirectory = (state: LabState, node: string): string => join(state.directory, node);
+export const leaseDirectory = (state: LabState): string => join(state.directory, 'leases');
+export const etcdEndpoint = (): string => `http://${UNDERLAY.switchAddress}:${ETCD.clientPort}`;
+
+/** The file registry with its net-conf. */
+export function makeFileRegistry(state: LabState): void {
+  mkdirSync(join(leaseDirectory(state), 'subnets'), { recursive: true });
+  writeFileSync(join(leaseDirectory(state), 'config'), `${networkConfig()}\n`);
+}
+
+/** Starts a program of the lab, its output in a log file, its pid in the record. */
+export function startProgram(
+  state: LabState,
+  namespace: string,
+  name: string,
+  logFile: string,
+  command: string,
+  args: readonly string[],
+): ChildProcess {
+  const log = openSync(logFile, 'a', 0o600);
+  try {
+    const child = spawnIn(namespaceFile(state, namespace), command, args, {
+      stdio: ['ignore', log, log],
+      detached: true, // the terminal's Ctrl-C is for us: we end the daemons while the registry still runs
+    });
+    const id = child.pid === undefined ? undefined : identify(child.pid);
+    if (id !== undefined) {
+      state.record.processes.push({ name, ...id });
+      saveState(state);
+    }
+    return child;
+  } finally {
+    closeSync(log);
+  }
+}
+
+export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Daemon {
+  const directory = nodeDirectory(state, node.name);
+  mkdirSync(directory, { recursive: true });
+  const subnetFile = join(directory, 'subnet.env');
+  const logFile = join(directory, 'tulled.log');
+  const registry =
+    plan.registry === 'file'
+      ? ['--registry', `file:${leaseDirectory(state)}`]
+      : [`-etcd-endpoints=${etcdEndpoint()}`, `-etcd-prefix=${ETCD.prefix}`];
+  const args = [
+    program('cmd/tulled.js'),
+    ...registry,
+    '-iface=eth0',
+    `-subnet-file=${subnetFile}`,
+    `--node-id=${node.name}`,
+    `--transport=${plan.transport}`,
+  ];
+  const process_ = startProgram(state, node.name, `tulled on ${node.name}`, logFile, process.execPath, args);
+  return { node, process: process_, logFile, subnetFile };
+}
+
+/** Waits until the daemon has written its subnet file, or has ended, or too long. */
+export async function waitReady(daemon: Daemon): Promise<void> {
+  const deadline = performance.now() + READY_MS;
+  let failure: string | undefined;
+  daemon.process.once('error', error => {
+    failure = messageOf(error);
+  });
+  const ended = (): boolean => daemon.process.exitCode !== null || daemon.process.signalCode !== null;
+  while (statSync(daemon.subnetFile, { throwIfNoEntry: false }) === undefined) {
+    if (failure !== undefined || ended()) throw daemonError(daemon, failure ?? `ended ${howEnded(daemon.process)}`);
+    if (performance.now() > deadline) throw daemonError(daemon, `has no lease after ${READY_MS / 1000} s`);
+    await delay(20);
+  }
+}
+
+export function howEnded(child: ChildProcess): string {
+  return child.signalCode === null ? `with exit code ${child.exitCode}` : `by ${child.signalCode}`;
+}
+
+function daemonError(daemon: Daemon, what: string): TulleError {
+  const log = lastLines(daemon.logFile, LOG_LINES);
+  return new TulleError(
+    'daemon',
+    `tulled on ${daemon.node.name} ${what}; its log ends: ${log === '' ? '(nothing)' : log}`,
+  );
+}
+
+/** The end of a log, for an error message: joined by " | ", because an error is one line. */
+export function lastLines(file: string, count: number): string {
+  try {
+    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-count).join(' | ');
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,139 @@
+/** `tulle lab …`: arguments in, exit code out. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { TulleError } from '../util/errors.ts';
+import { down } from './down.ts';
+import { execIn } from './exec.ts';
+import { downHelp, execHelp, labHelp, statusHelp, upHelp } from './help.ts';
+import { programName } from './hints.ts';
+import { type OptionTable, type ParsedOptions, parseOptions, usageError } from './options.ts';
+import {
+  checkLabName,
+  type LabRegistry,
+  type LabTransport,
+  MOST_NODES,
+  MOST_PODS,
+  REGISTRIES,
+  TRANSPORTS,
+} from './plan.ts';
+import { hasPrivileges, isInside, runBeside, runInside } from './rootless.ts';
+import * as store from './state.ts';
+import { failureOf, up } from './up.ts';
+
+const COMMON: OptionTable = { help: { flag: true }, h: { flag: true }, name: { text: 'NAME' } };
+const UP: OptionTable = {
+  ...COMMON,
+  nodes: { numbers: [2, MOST_NODES] },
+  pods: { numbers: [1, MOST_PODS] },
+  registry: { words: REGISTRIES },
+  transport: { words: TRANSPORTS },
+  seconds: { numbers: [1, 60] },
+  once: { flag: true },
+  json: { flag: true },
+};
+const STATUS: OptionTable = { ...COMMON, json: { flag: true } };
+
+/** Runs `tulle lab ARGS`. */
+export async function lab(args: readonly string[]): Promise<number> {
+  const [verb, ...rest] = args;
+  switch (verb) {
+    case 'up':
+      return labUp(rest);
+    case 'down':
+      return labDown(rest);
+    case 'exec':
+      return labExec(rest);
+    case 'status':
+      return labStatus(rest);
+    case undefined:
+    case 'help':
+    case '--help':
+    case '-h':
+      return print(labHelp(programName()));
+    default:
+      throw usageError(`there is no "tulle lab ${verb}": see "tulle lab --help"`);
+  }
+}
+
+async function labUp(args: readonly string[]): Promise<number> {
+  try {
+    const options = parseOptions(args, UP, 'tulle lab up --help');
+    if (wantsHelp(options)) return print(upHelp(programName()));
+    noArguments(options, 'up');
+    const root = store.stateRoot();
+    const name = nameOf(options);
+    if (!hasPrivileges() && !isInside()) {
+      store.ensureStateRoot(root, false);
+      return await runInside(root);
+    }
+    return await up({
+      root,
+      name,
+      nodes: options.numbers.get('nodes') ?? 2,
+      pods: options.numbers.get('pods') ?? 1,
+      registry: (options.values.get('registry') ?? 'file') as LabRegistry,
+      transport: (options.values.get('transport') ?? 'offload') as LabTransport,
+      seconds: options.numbers.get('seconds') ?? 3,
+      once: options.flags.has('once'),
+      json: options.flags.has('json'),
+    });
+  } catch (error) {
+    if (args.includes('--json')) process.stdout.write(`${JSON.stringify(failureOf(error))}\n`);
+    throw error;
+  }
+}
+
+async function labDown(args: readonly string[]): Promise<number> {
+  const options = parseOptions(args, COMMON, 'tulle lab down --help');
+  if (wantsHelp(options)) return print(downHelp(programName()));
+  noArguments(options, 'down');
+  const name = nameOf(options);
+  const ended = await down(store.stateRoot(), name);
+  process.stderr.write(ended ? `the lab "${name}" is down\n` : `there is no lab "${name}": nothing to take down\n`);
+  return 0;
+}
+
+async function labExec(args: readonly string[]): Promise<number> {
+  const options = parseOptions(args, COMMON, 'tulle lab exec --help');
+  if (wantsHelp(options)) return print(execHelp(programName()));
+  const [where, ...tooMuch] = options.positional;
+  if (where === undefined || tooMuch.length > 0 || options.rest === undefined || options.rest.length === 0) {
+    throw usageError(
+      'lab exec takes a node or a pod, "--" and a command, for example: tulle lab exec pod1 -- cat /proc/net/dev',
+    );
+  }
+  const root = store.stateRoot();
+  const state = runningLab(root, nameOf(options));
+  if (state.record.rootless && !isInside()) return runBeside(state, root);
+  return execIn(state, where, options.rest, isInside() ? process.env['TULLE_LAB_CWD'] : undefined);
+}
+
+async function labStatus(args: readonly string[]): Promise<number> {
+  const options = parseOptions(args, STATUS, 'tulle lab status --help');
+  if (wantsHelp(options)) return print(statusHelp(programName()));
+  noArguments(options, 'status');
+  const state = runningLab(store.stateRoot(), nameOf(options));
+  if (!state.record.ready) throw new TulleError('starting', `the lab "${state.record.name}" is still coming up`);
+  return print(readFileSync(join(state.directory, options.flags.has('json') ? 'result.json' : 'picture.txt'), 'utf8'));
+}
+
+function runningLab(root: string, name: string): store.LabState {
+  const state = store.loadState(root, name);
+  if (state !== undefined && store.ownerAlive(state)) return state;
+  const what = state === undefined ? 'is not running' : 'was killed; "tulle lab down" removes what is left of it';
+  throw new TulleError('not-running', `the lab "${name}" ${what}; "tulle lab up" starts one`);
+}
+
+const wantsHelp = (options: ParsedOptions): boolean => options.flags.has('help') || options.flags.has('h');
+const nameOf = (options: ParsedOptions): string => checkLabName(options.values.get('name') ?? 'lab');
+
+function noArguments(options: ParsedOptions, verb: string): void {
+  const [first] = [...options.positional, ...(options.rest ?? [])];
+  if (first !== undefined)
+    throw usageError(`lab ${verb} does not know what to do with "${first}": see "tulle lab ${verb} --help"`);
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}

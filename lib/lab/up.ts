@@ -1,0 +1,204 @@
+/**
+ * `tulle lab up`, from the lock to the last removal:
+ *   1. the lock, and what a killed lab left behind        4. pods on each node's subnet
+ *   2. the underlay: switch and nodes                     5. measurements, the picture or the JSON line
+ *   3. the registry, a tulled on each node, their leases  6. wait for the end, take everything down
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { codeOf, messageOf, TulleError } from '../util/errors.ts';
+import { buildPods, buildUnderlay } from './build.ts';
+import { type Daemon, howEnded, lastLines, startDaemon, waitReady } from './cluster.ts';
+import { readNode, readPodNetwork } from './facts.ts';
+import { hintsFor } from './hints.ts';
+import { ensureEtcd, readLeases, startRegistry } from './leases.ts';
+import { type End, measurePairs, measureTcp, waitForPaths } from './measure.ts';
+import { type LabFacts, type PodFacts, picture, summarise } from './picture.ts';
+import { type LabOptions, type LabPlan, OVERLAY, pairsOf, planLab, UNDERLAY } from './plan.ts';
+import { openProgress, type Progress } from './progress.ts';
+import { checkTun, isInside, watchLifeline } from './rootless.ts';
+import * as store from './state.ts';
+import { hasRemains, tearDown } from './teardown.ts';
+
+export interface UpOptions extends LabOptions {
+  readonly root: string;
+  /** Of each throughput measurement. */
+  readonly seconds: number;
+  readonly once: boolean;
+  readonly json: boolean;
+}
+
+/** Runs a lab; resolves to the exit code. Rejects after everything that it made is gone again. */
+export async function up(options: UpOptions): Promise<number> {
+  const progress = openProgress(process.stderr);
+  const { root, name } = options;
+  checkTun();
+  store.ensureStateRoot(root, isInside());
+  const lock = store.takeLock(root, name);
+  if (lock === undefined) throw runningAlready(root, name);
+
+  const end = listenForTheEnd();
+  let facts: LabFacts | undefined;
+  let ended = false;
+  try {
+    if (hasRemains(root, name))
+      await progress.step('removing what an earlier lab left behind', () => tearDown(root, name));
+    if (options.registry === 'etcd') await progress.step('looking for an etcd server', ensureEtcd);
+    const running = run(options, progress, end.signal);
+    running.catch(() => {}); // it goes on failing after we stopped to listen
+    facts = await Promise.race([running, end.promise]);
+    if (facts === undefined) ended = true;
+    else show(facts, options);
+    if (facts !== undefined && !options.once) await end.promise;
+  } finally {
+    end.begin();
+    if (hasRemains(root, name)) await progress.step('taking the lab down', () => tearDown(root, name));
+    store.releaseLock(root, name, lock);
+    store.removeStateRoot(root);
+  }
+  if (options.once && ended) throw new TulleError('interrupted', 'the lab was ended before it had measured anything');
+  if (options.once && facts !== undefined && options.json) process.stdout.write(`${JSON.stringify(resultOf(facts))}\n`);
+  return 0;
+}
+
+function runningAlready(root: string, name: string): TulleError {
+  const pid = store.loadState(root, name)?.record.owner.pid;
+  const who = pid === undefined ? '' : ` (process ${pid})`;
+  return new TulleError(
+    'running',
+    `a lab named "${name}" is running already${who}: end it with "tulle lab down", or give this one a --name`,
+  );
+}
+
+interface TheEnd {
+  /** Resolves to undefined when somebody wants the lab to end. */
+  readonly promise: Promise<undefined>;
+  /** Aborted at the same time, and when the removal begins. */
+  readonly signal: AbortSignal;
+  begin(): void;
+}
+
+/** Ctrl-C, SIGTERM, a terminal that closes, the process outside that ends: all the same, and heard once. */
+function listenForTheEnd(): TheEnd {
+  const controller = new AbortController();
+  const begin = (): void => controller.abort();
+  const promise = new Promise<undefined>(resolve =>
+    controller.signal.addEventListener('abort', () => resolve(undefined)),
+  );
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, begin);
+  // Whoever read our output may be gone; the removal must not fail for that.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', begin);
+  watchLifeline(begin);
+  return { promise, signal: controller.signal, begin };
+}
+
+/** Steps 2 to 5. After `signal` no further step begins. */
+async function run(options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabFacts> {
+  const start = performance.now();
+  const step: Progress['step'] = (what, action) => {
+    signal.throwIfAborted();
+    return progress.step(what, action);
+  };
+  const plan = planLab(options);
+  const state = store.createState(options.root, options.name, { rootless: isInside(), registry: options.registry });
+
+  await step(`the underlay: a switch and ${plan.nodes} nodes`, () => buildUnderlay(state, plan));
+  await step(`the registry: ${options.registry}`, () => startRegistry(state, options.registry));
+  const daemons = await step(`tulled on ${plan.nodes} nodes, until each has its lease`, () =>
+    startDaemons(state, plan),
+  );
+  const pods = await step(`${plan.podPlans.length} pods`, () => plugPods(state, plan, daemons));
+  const end = (name: string, address: string): End => ({
+    name,
+    namespaceFile: store.namespaceFile(state, name),
+    address,
+  });
+  const ends = pods.map(pod => end(pod.name, pod.address));
+  await step('a path from the first pod to every other', () => waitForPaths(ends[0], ends));
+  const seconds = (performance.now() - start) / 1000;
+
+  const firsts = plan.nodePlans.map(node => ends[pods.findIndex(pod => pod.node === node.name)]);
+  const pairs = await step('round trips', () => measurePairs(pairsOf(firsts)));
+  const [near, far] = firsts;
+  const load = { seconds: options.seconds };
+  const overlay = await step(`TCP over the overlay, ${options.seconds} s`, () => measureTcp(near, far, load));
+  const [a, b] = plan.nodePlans;
+  const plain = await step(`TCP over the plain underlay, ${options.seconds} s`, () =>
+    measureTcp(end(a.name, a.address), end(b.name, b.address), load),
+  );
+  const leases = await readLeases(state, options.registry);
+  const facts: LabFacts = {
+    name: options.name,
+    registry: options.registry,
+    transport: options.transport,
+    underlay: UNDERLAY.network,
+    network: OVERLAY.network,
+    seconds,
+    nodes: daemons.map(daemon => readNode(state, daemon, leases)),
+    pods,
+    pairs,
+    tcp: { from: near.name, to: far.name, seconds: options.seconds, gbps: overlay.gbps, underlayGbps: plain.gbps },
+    hints: options.once ? [] : hintsFor(options.name, near.name, far.address, state.directory),
+  };
+  signal.throwIfAborted();
+  state.record.ready = true;
+  writeFileSync(join(state.directory, 'picture.txt'), picture(facts).join('\n'));
+  writeFileSync(join(state.directory, 'result.json'), `${JSON.stringify(resultOf(facts))}\n`);
+  store.saveState(state);
+  for (const daemon of daemons) reportEnd(daemon, progress, signal);
+  return facts;
+}
+
+async function startDaemons(state: store.LabState, plan: LabPlan): Promise<Daemon[]> {
+  const daemons = plan.nodePlans.map(node => startDaemon(state, plan, node));
+  await Promise.all(daemons.map(waitReady));
+  return daemons;
+}
+
+function plugPods(state: store.LabState, plan: LabPlan, daemons: readonly Daemon[]): PodFacts[] {
+  return daemons.flatMap(({ node, subnetFile }) => {
+    const network = readPodNetwork(subnetFile);
+    const pods = plan.podPlans.filter(pod => pod.node === node.name);
+    const addresses = buildPods(state, node, pods, network);
+    return pods.map((pod, i) => ({ name: pod.name, node: node.name, address: addresses[i], mtu: network.mtu }));
+  });
+}
+
+/** While the lab stands, a daemon that ends is news; when the lab ends it is not. */
+function reportEnd(daemon: Daemon, progress: Progress, signal: AbortSignal): void {
+  daemon.process.once('exit', () => {
+    if (signal.aborted) return;
+    progress.note(`tulled on ${daemon.node.name} ended ${howEnded(daemon.process)}: ${lastLines(daemon.logFile, 1)}`);
+  });
+}
+
+function show(facts: LabFacts, options: UpOptions): void {
+  if (!options.json) process.stdout.write(`${picture(facts).join('\n')}\n`);
+  else if (!options.once) process.stdout.write(`${JSON.stringify(resultOf(facts))}\n`);
+  if (!options.once) process.stderr.write('The lab is up. Ctrl-C takes it down.\n');
+}
+
+/** The JSON line: what other programs rely on. */
+export function resultOf(facts: LabFacts): object {
+  return {
+    ok: true,
+    name: facts.name,
+    registry: facts.registry,
+    transport: facts.transport,
+    seconds: Math.round(facts.seconds * 1000) / 1000,
+    nodes: facts.nodes.map(node => ({
+      name: node.name,
+      publicIp: node.address,
+      subnet: node.subnet,
+      mtu: node.device.mtu,
+    })),
+    pods: facts.pods.map(pod => ({ name: pod.name, node: pod.node, ip: pod.address })),
+    ping: summarise(facts.pairs),
+    tcp: { gbps: facts.tcp.gbps, underlayGbps: facts.tcp.underlayGbps },
+  };
+}
+
+/** The JSON line of a failure. */
+export function failureOf(error: unknown): object {
+  return { ok: false, error: messageOf(error), code: codeOf(error) ?? 'unexpected' };
+}
