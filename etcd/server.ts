@@ -81,7 +81,8 @@ export async function startEtcd(options: EtcdServerOptions): Promise<EtcdServer>
     '--log-outputs=stderr',
   ];
   if (tls !== undefined) args.push(`--cert-file=${resolve(tls.certFile)}`, `--key-file=${resolve(tls.keyFile)}`);
-  if (tls?.clientCaFile !== undefined) args.push('--client-cert-auth', `--trusted-ca-file=${resolve(tls.clientCaFile)}`);
+  if (tls?.clientCaFile !== undefined)
+    args.push('--client-cert-auth', `--trusted-ca-file=${resolve(tls.clientCaFile)}`);
 
   const logFile = join(directory, 'etcd.log');
   const child = await launch(program, args, directory, logFile, namespace);
