@@ -34,6 +34,11 @@ export interface Lease {
 /** What names a lease: its IPv4 subnet and, in a dual-stack network, its IPv6 subnet. */
 export type LeaseSubnets = Pick<Lease, 'subnet' | 'subnet6'>;
 
+/** Only the subnets of something that has them. */
+export function subnetsOf({ subnet, subnet6 }: LeaseSubnets): LeaseSubnets {
+  return subnet6 === undefined ? { subnet } : { subnet, subnet6 };
+}
+
 /** flannel's key below `subnets/`: "10.5.1.0-24", dual stack "10.5.1.0-24&fd00:12:13::-64". */
 export function subnetKey(lease: LeaseSubnets): string {
   const key4 = formatCidr4(lease.subnet).replace('/', '-');

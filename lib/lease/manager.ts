@@ -13,7 +13,7 @@ import { type Logger, silentLogger } from '../util/log.ts';
 import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import { type Choice, chooseLease, isOwn, type LeaseRequest } from './choose.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { type Lease, type LeaseSubnets, mergeAttributes, nodeIdOf, printSubnets, subnetKey } from './lease.ts';
+import { type Lease, mergeAttributes, nodeIdOf, printSubnets, subnetKey, subnetsOf } from './lease.ts';
 import { createOverlapIndex } from './overlap.ts';
 import { type Events, type Registry, registryCodeOf, type Snapshot } from './registry.ts';
 import { createRetry } from './retry.ts';
@@ -326,10 +326,6 @@ const maximumCollisions = 32;
 const collisionPauseMs = 20;
 
 const isOneOf = <T>(value: T | undefined, ...allowed: T[]): boolean => value !== undefined && allowed.includes(value);
-
-function subnetsOf({ subnet, subnet6 }: LeaseSubnets): LeaseSubnets {
-  return subnet6 === undefined ? { subnet } : { subnet, subnet6 };
-}
 
 /** A promise that a signal's 'abort' resolves. */
 function stopOf(signal: AbortSignal): { promise: Promise<'stopped'>; stop: () => void } {

@@ -1,0 +1,48 @@
+// Writing a file so that nobody ever reads half of it, also when this process is killed between any two system calls.
+import { closeSync, fchmodSync, fsyncSync, openSync, readdirSync, renameSync, unlinkSync, writeSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+
+/**
+ * Writes beside the target, brings it to the disk and renames it over the target. Throws Node's system error; the
+ * temporary file is gone then. A kill in between leaves one that `sweepTemporaryFiles` knows.
+ */
+export function writeFileAtomic(path: string, text: string, mode = 0o644): void {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.${process.pid}-${++counter}.tulle-tmp`);
+  const file = openSync(temporary, 'wx', mode);
+  try {
+    try {
+      fchmodSync(file, mode); // whatever the umask says
+      for (let rest = Buffer.from(text); rest.length > 0; ) rest = rest.subarray(writeSync(file, rest));
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    renameSync(temporary, path);
+  } catch (error) {
+    try {
+      unlinkSync(temporary);
+    } catch {
+      // It is the first error that matters.
+    }
+    throw error;
+  }
+  syncFolder(folder);
+}
+
+let counter = 0;
+
+/** Makes renames and removals in a folder durable. */
+export function syncFolder(folder: string): void {
+  const file = openSync(folder, 'r');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Removes what killed writers left. Only for who knows that nobody is writing there, by a lock. */
+export function sweepTemporaryFiles(folder: string): void {
+  for (const name of readdirSync(folder)) if (name.endsWith('.tulle-tmp')) unlinkSync(join(folder, name));
+}
