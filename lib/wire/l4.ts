@@ -50,17 +50,19 @@ function coveredBytes(bytes: Uint8Array, l4Offset: number, l4Length: number, pro
   }
 }
 
-/** The check that completes the sum; a UDP check of 0 is sent as 0xffff, since 0 means "none" (RFC 768). */
+/**
+ * The check that completes the sum. 0 becomes 0xffff, its equal in ones' complement, since UDP's 0 means "none" (RFC 768);
+ * for the other protocols that is as right, and it is what the kernel does (skb_checksum_help).
+ */
 function checkOf(bytes: Uint8Array, l4Offset: number, covered: number, protocol: number, pseudo: number): number {
   // The field counts as zero, so it is stepped over. (Adding its complement instead would give 0 for an all-zero message,
-  // such as an echo reply with id 0 and an empty payload, where 0xffff is right.)
+  // such as an echo reply with id 0 and an empty payload, where a receiver finds only 0xffff right.)
   const before = l4ChecksumOffset(protocol);
   const rest = sum(bytes, l4Offset + before + 2, covered - before - 2, pseudo);
-  const check = finish(sum(bytes, l4Offset, before, rest));
-  return check === 0 && protocol === PROTOCOL_UDP ? 0xffff : check;
+  return finish(sum(bytes, l4Offset, before, rest)) || 0xffff;
 }
 
-/** The checksum that the packet's L4 field should hold, 0..0xffff; -1 when there is none to compute. */
+/** The checksum that the packet's L4 field should hold, 1..0xffff; -1 when there is none to compute. */
 export function l4Checksum4(bytes: Uint8Array, ipOffset: number): number {
   const protocol = ip4Protocol(bytes, ipOffset);
   const headerLength = ip4HeaderLength(bytes, ipOffset);
