@@ -1,0 +1,57 @@
+import t from 'tap';
+import { flowIndex } from '../../lib/datapath/counters.ts';
+import { Egress } from '../../lib/datapath/egress.ts';
+import { Ingress } from '../../lib/datapath/ingress.ts';
+import { CONTROL_KEY, FORMAT_TULLE, SLOT_BYTES, TUN_READ_OFFSET } from '../../lib/datapath/slab.ts';
+import { cidr, NETWORK, pair } from '../support/node.ts';
+import { tcpPacket, tunRead, udpPacket } from '../support/packets.ts';
+import { prng, randomBytes } from '../support/prng.ts';
+
+const BATCHES = 20_000;
+/** A few bytes a batch would already be many times this; an object a packet would be 20 MB. */
+const MOST_BYTES = 512 * 1024;
+
+/** Bytes that the heap grew by while `action` ran, after it has run often enough to be compiled. */
+function growth(action: () => void): number {
+  for (let i = 0; i < BATCHES; i++) action();
+  const before = process.memoryUsage().heapUsed;
+  for (let i = 0; i < BATCHES; i++) action();
+  return process.memoryUsage().heapUsed - before;
+}
+
+t.test('a mixed batch allocates nothing', async t => {
+  const random = prng(3);
+  const [a, b] = pair();
+  const to2 = { source: '10.42.1.2', destination: '10.42.2.2' };
+  const reads = [
+    tunRead(tcpPacket({ ...to2, payload: randomBytes(random, 20_000), partial: true }), { segmentSize: 1408 }),
+    tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64), partial: true }), { partial: true }),
+    tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64) })),
+    tunRead(udpPacket({ ...to2, destination: '10.42.77.1', payload: randomBytes(random, 64) })),
+  ];
+  const egress = new Egress(a.slab, NETWORK, FORMAT_TULLE, count => count);
+  a.slab.control[CONTROL_KEY] = 101;
+  const fill = (): void => {
+    for (let slot = 0; slot < reads.length; slot++) {
+      a.slab.bytes.set(reads[slot], a.slab.tunSlotsOffset + slot * SLOT_BYTES + TUN_READ_OFFSET);
+      a.slab.words[(a.slab.tunLengthsOffset >> 2) + slot] = reads[slot].length;
+    }
+  };
+  const sent = growth(() => {
+    fill();
+    egress.take(reads.length);
+  });
+  t.ok(sent < MOST_BYTES, `egress grew the heap by ${sent} bytes in ${BATCHES} batches`);
+
+  // The receiver's slots are put back as they came before each batch, because ingress rewrites headers in place.
+  a.read(reads);
+  b.place(a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams })));
+  const ingress = new Ingress(b.slab, NETWORK, cidr('10.42.2.0/24'), count => count);
+  const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + 2 * SLOT_BYTES);
+  const taken = growth(() => {
+    b.slab.bytes.set(slots, b.slab.udpSlotsOffset);
+    ingress.take(2);
+  });
+  t.equal(b.slab.counters[flowIndex('ingress-super-packets')], 2 * BATCHES, 'all of it was delivered');
+  t.ok(taken < MOST_BYTES, `ingress grew the heap by ${taken} bytes in ${BATCHES} batches`);
+});

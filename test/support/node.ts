@@ -1,0 +1,177 @@
+/**
+ * A node's data path without descriptors: the slab, the peers, Egress and Ingress as the loops drive them, over arrays
+ * where the kernel would be. What the kernel does with a table (cut a train, gather an iovec) is done here naively.
+ */
+import { Egress } from '../../lib/datapath/egress.ts';
+import { Ingress } from '../../lib/datapath/ingress.ts';
+import { type Peer, PeerTable } from '../../lib/datapath/peers.ts';
+import {
+  CONTROL_KEY,
+  FORMAT_TULLE,
+  IOV_WORDS,
+  MESSAGE_WORDS,
+  openSlab,
+  PACKET_WORDS,
+  RECORD_WORDS,
+  SLOT_BYTES,
+  SLOTS,
+  type Slab,
+  TUN_READ_OFFSET,
+} from '../../lib/datapath/slab.ts';
+import type { Subnet4 } from '../../lib/wire/cidr.ts';
+import { parseCidr4 } from '../../lib/wire/cidr.ts';
+import { address } from './packets.ts';
+
+export const cidr = (text: string): Subnet4 => {
+  const value = parseCidr4(text);
+  if (value === undefined) throw new Error(`not a CIDR: ${text}`);
+  return value;
+};
+
+export const NETWORK = { network: cidr('10.42.0.0/16'), subnetLength: 24 };
+
+/** Node K of the tests: subnet 10.42.K.0/24, endpoint 10.88.0.K:8285, lease key 100 + K. */
+export const peerOfNode = (k: number, format = FORMAT_TULLE): Peer => ({
+  subnet: cidr(`10.42.${k}.0/24`),
+  address: address(`10.88.0.${k}`),
+  port: 8285,
+  key: 100 + k,
+  format,
+});
+
+export interface Train {
+  /** Bytes 0 to 7 of the struct sockaddr_in that it goes to. */
+  to: Uint8Array;
+  datagrams: Uint8Array[];
+}
+
+export interface Received {
+  from?: { address: string; port: number };
+  datagrams: Uint8Array[];
+}
+
+export class TestNode {
+  readonly slab: Slab = openSlab(256);
+  readonly table = new PeerTable(this.slab, NETWORK);
+  /** What left, in order. */
+  sent: Train[] = [];
+  /** What the TUN got: vnet header and packet. */
+  written: Uint8Array[] = [];
+  /** Replaced by a test to refuse messages (an errno) or packets. */
+  refuseMessage: (train: Train) => number = () => 0;
+  refusePacket: (packet: Uint8Array) => number = () => 0;
+  readonly #egress: Egress;
+  readonly #ingress: Ingress;
+
+  constructor(k: number, format = FORMAT_TULLE) {
+    const own = cidr(`10.42.${k}.0/24`);
+    this.table.own(own);
+    this.slab.control[CONTROL_KEY] = 100 + k;
+    this.#egress = new Egress(this.slab, NETWORK, format, count => this.#send(count));
+    this.#ingress = new Ingress(this.slab, NETWORK, own, count => this.#write(count));
+  }
+
+  /** Gives the TUN's reads to egress, batch by batch. */
+  read(reads: readonly Uint8Array[]): void {
+    for (let first = 0; first < reads.length; first += SLOTS) {
+      const batch = reads.slice(first, first + SLOTS);
+      batch.forEach((bytes, slot) => {
+        this.slab.bytes.set(bytes, this.slab.tunSlotsOffset + slot * SLOT_BYTES + TUN_READ_OFFSET);
+        this.slab.words[(this.slab.tunLengthsOffset >> 2) + slot] = bytes.length;
+      });
+      this.#egress.take(batch.length);
+    }
+  }
+
+  /** Gives received trains to ingress; all datagrams of a train but the last have one size. */
+  receive(trains: readonly Received[]): void {
+    for (let first = 0; first < trains.length; first += SLOTS) {
+      const batch = trains.slice(first, first + SLOTS);
+      this.place(batch);
+      this.#ingress.take(batch.length);
+    }
+  }
+
+  /** Puts trains where a receive would have put them, and leaves them there. */
+  place(trains: readonly Received[]): void {
+    trains.forEach((train, slot) => {
+      this.#place(train, slot);
+    });
+  }
+
+  /** Takes what the node wrote to the TUN so far. */
+  takeWritten(): Uint8Array[] {
+    return this.written.splice(0);
+  }
+
+  takeSent(): Train[] {
+    return this.sent.splice(0);
+  }
+
+  #place({ from = { address: '10.88.0.2', port: 8285 }, datagrams }: Received, slot: number): void {
+    const { bytes, words } = this.slab;
+    let end = this.slab.udpSlotsOffset + slot * SLOT_BYTES;
+    const start = end;
+    for (const datagram of datagrams) {
+      bytes.set(datagram, end);
+      end += datagram.length;
+    }
+    const record = (this.slab.recordsOffset >> 2) + slot * RECORD_WORDS;
+    words.fill(0, record, record + RECORD_WORDS);
+    words[record] = end - start;
+    words[record + 1] = datagrams.length > 1 ? datagrams[0].length : 0;
+    const place = this.slab.recordsOffset + slot * RECORD_WORDS * 4 + 16;
+    const ip = address(from.address);
+    bytes.set([2, 0, from.port >>> 8, from.port, ip >>> 24, ip >>> 16, ip >>> 8, ip], place);
+  }
+
+  #gather(table: number, first: number, count: number): Uint8Array {
+    const { bytes, words } = this.slab;
+    const parts: number[] = [];
+    for (let iov = first; iov < first + count; iov++) {
+      const at = (table >> 2) + iov * IOV_WORDS;
+      for (let i = 0; i < words[at + 1]; i++) parts.push(bytes[words[at] + i]);
+    }
+    return Uint8Array.from(parts);
+  }
+
+  #send(count: number): number {
+    const { words, bytes } = this.slab;
+    let left = 0;
+    for (let message = 0; message < count; message++) {
+      const at = (this.slab.messagesOffset >> 2) + message * MESSAGE_WORDS;
+      const all = this.#gather(this.slab.egressIovsOffset, words[at], words[at + 1]);
+      const stride = words[at + 2] || all.length;
+      const datagrams: Uint8Array[] = [];
+      for (let offset = 0; offset < all.length; offset += stride) datagrams.push(all.slice(offset, offset + stride));
+      const train = { to: bytes.slice(words[at + 3], words[at + 3] + 8), datagrams };
+      words[at + 4] = this.refuseMessage(train);
+      if (words[at + 4] !== 0) continue;
+      this.sent.push(train);
+      left++;
+    }
+    return left;
+  }
+
+  #write(count: number): number {
+    const { words } = this.slab;
+    let taken = 0;
+    for (let packet = 0; packet < count; packet++) {
+      const at = (this.slab.packetsOffset >> 2) + packet * PACKET_WORDS;
+      const bytes = this.#gather(this.slab.ingressIovsOffset, words[at], words[at + 1]);
+      words[at + 2] = this.refusePacket(bytes);
+      if (words[at + 2] !== 0) continue;
+      this.written.push(bytes);
+      taken++;
+    }
+    return taken;
+  }
+}
+
+/** Two nodes, 1 and 2, that know each other. */
+export function pair(format = FORMAT_TULLE): [TestNode, TestNode] {
+  const [a, b] = [new TestNode(1, format), new TestNode(2, format)];
+  a.table.update([peerOfNode(2, format)], []);
+  b.table.update([peerOfNode(1, format)], []);
+  return [a, b];
+}
