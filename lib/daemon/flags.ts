@@ -152,7 +152,7 @@ export const flagTable = {
     group: 'lease',
     origin: 'tulle',
     value: 'TEXT',
-    help: 'the name by which this node knows its own lease again (default: /etc/machine-id, else the host name)',
+    help: 'the name by which this node knows its own lease again (default: derived from /etc/machine-id)',
     example: '--node-id=node1',
   },
   'release-on-exit': {

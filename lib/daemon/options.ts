@@ -1,6 +1,7 @@
 /** Flags → the validated, typed options of the daemon. Everything that can be refused without touching the machine is. */
 import { resolve } from 'node:path';
-import { TulleError } from '../util/errors.ts';
+import { type Endpoint, parseEndpoints } from '../../etcd/endpoints.ts';
+import { messageOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
 import type { FlagName } from './flags.ts';
@@ -24,9 +25,9 @@ export interface EtcdRegistryOptions {
 
 /** Which interface of the underlay to use, in the order of flanneld's rules; see lib/host/interface.ts. */
 export interface InterfaceOptions {
-  names: string[];
-  regexes: string[];
-  canReach?: string;
+  iface: string[];
+  ifaceRegex: string[];
+  ifaceCanReach?: string;
   publicIp?: string;
 }
 
@@ -37,7 +38,7 @@ export interface DaemonOptions {
   leaseTtlSeconds: number;
   renewMarginSeconds: number;
   releaseOnExit: boolean;
-  /** Absent: the machine's own, see node-id.ts. */
+  /** Absent: the machine's own, see lib/host/node-id.ts. */
   nodeId?: string;
   transport: 'offload' | 'batch' | 'dgram';
   /** Absent: by the network's backend, see daemon.ts. */
@@ -85,9 +86,8 @@ function registryOptions(parsed: ParsedFlags): FileRegistryOptions | EtcdRegistr
 
 function etcdOptions(parsed: ParsedFlags): EtcdRegistryOptions {
   const { values } = parsed;
-  const endpoints = values['etcd-endpoints'].split(',').map(text => text.trim());
-  for (const endpoint of endpoints) checkEndpoint(parsed, endpoint);
-  const secure = endpoints.filter(endpoint => endpoint.startsWith('https:'));
+  const endpoints = etcdEndpoints(parsed);
+  const secure = endpoints.filter(endpoint => endpoint.secure);
   if (secure.length !== 0 && secure.length !== endpoints.length) {
     throw bad(parsed, 'etcd-endpoints', 'some are http and some https; make them the same');
   }
@@ -106,7 +106,7 @@ function etcdOptions(parsed: ParsedFlags): EtcdRegistryOptions {
   }
   return {
     kind: 'etcd',
-    endpoints,
+    endpoints: endpoints.map(endpoint => endpoint.url),
     prefix,
     ...(values['etcd-cafile'] !== '' && { caFile: resolve(values['etcd-cafile']) }),
     ...(values['etcd-certfile'] !== '' && { certFile: resolve(values['etcd-certfile']) }),
@@ -116,21 +116,15 @@ function etcdOptions(parsed: ParsedFlags): EtcdRegistryOptions {
   };
 }
 
-function checkEndpoint(parsed: ParsedFlags, text: string): void {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  // First, because such a text must not be repeated in a message.
-  if (text.includes('@')) {
+function etcdEndpoints(parsed: ParsedFlags): Endpoint[] {
+  const texts = parsed.values['etcd-endpoints'].split(',');
+  if (texts.some(text => text.includes('@'))) {
     throw bad(parsed, 'etcd-endpoints', 'no user or password in the URL; use -etcd-username and -etcd-password');
   }
-  if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '') {
-    throw bad(parsed, 'etcd-endpoints', `"${text}" is not a URL like http://10.88.0.1:2379`);
-  }
-  if (url.pathname.length > 1 || url.search !== '' || url.hash !== '') {
-    throw bad(
-      parsed,
-      'etcd-endpoints',
-      `"${text}" holds more than scheme, host and port; the key goes into -etcd-prefix`,
-    );
+  try {
+    return parseEndpoints(texts);
+  } catch (error) {
+    throw bad(parsed, 'etcd-endpoints', messageOf(error));
   }
 }
 
@@ -142,18 +136,11 @@ function requirePair(parsed: ParsedFlags, first: FlagName, second: FlagName): vo
 
 function interfaceOptions(parsed: ParsedFlags): InterfaceOptions {
   const { values } = parsed;
-  for (const text of values['iface-regex']) {
-    try {
-      new RegExp(text);
-    } catch {
-      throw bad(parsed, 'iface-regex', `"${text}" is not a regular expression`);
-    }
-  }
   if (values.iface.includes('')) throw bad(parsed, 'iface', 'the name is empty');
   return {
-    names: values.iface,
-    regexes: values['iface-regex'],
-    ...(values['iface-can-reach'] !== '' && { canReach: addressOption(parsed, 'iface-can-reach') }),
+    iface: values.iface,
+    ifaceRegex: values['iface-regex'],
+    ...(values['iface-can-reach'] !== '' && { ifaceCanReach: addressOption(parsed, 'iface-can-reach') }),
     ...(values['public-ip'] !== '' && { publicIp: publicAddress(parsed) }),
   };
 }
@@ -194,8 +181,8 @@ function leaseTimes(parsed: ParsedFlags): { leaseTtlSeconds: number; renewMargin
 
 function nodeIdOption(parsed: ParsedFlags): string {
   const text = parsed.values['node-id'];
-  if (/^[\x21-\x7e]{1,128}$/.test(text)) return text;
-  throw bad(parsed, 'node-id', 'it must be 1 to 128 printable characters without spaces');
+  if (/^[A-Za-z0-9._-]{1,64}$/.test(text)) return text;
+  throw bad(parsed, 'node-id', `"${text}" is not 1 to 64 letters, digits, ".", "_" and "-"`);
 }
 
 function deviceOption(parsed: ParsedFlags): string {

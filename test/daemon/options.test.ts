@@ -12,7 +12,7 @@ t.test('the defaults', async t => {
       endpoints: ['http://127.0.0.1:4001', 'http://127.0.0.1:2379'],
       prefix: '/coreos.com/network',
     },
-    interface: { names: [], regexes: [] },
+    interface: { iface: [], ifaceRegex: [] },
     subnetFile: '/run/flannel/subnet.env',
     leaseTtlSeconds: 86_400,
     renewMarginSeconds: 3600,
@@ -57,7 +57,7 @@ t.test('everything given', async t => {
       username: 'user',
       password: 'hunter22',
     },
-    interface: { names: ['eth0'], regexes: ['^eth'], canReach: '10.0.0.9', publicIp: '192.0.2.1' },
+    interface: { iface: ['eth0'], ifaceRegex: ['^eth'], ifaceCanReach: '10.0.0.9', publicIp: '192.0.2.1' },
     subnetFile: '/x/subnet.env',
     leaseTtlSeconds: 7200,
     renewMarginSeconds: 1800,
@@ -75,6 +75,11 @@ t.test('a file registry; relative names are of this directory', async t => {
   t.same(options(['--registry', 'file:leases']).registry, { kind: 'file', directory: `${process.cwd()}/leases` });
 });
 
+t.test('an endpoint may lack scheme and port, as with flanneld', async t => {
+  const { registry } = options(['-etcd-endpoints=10.0.0.1:2379,etcd']);
+  t.same(registry.kind === 'etcd' && registry.endpoints, ['http://10.0.0.1:2379', 'http://etcd:2379']);
+});
+
 t.test('a short TTL is renewed after a third of it', async t => {
   const { leaseTtlSeconds, renewMarginSeconds } = options(['-lease-ttl=30s']);
   t.equal(leaseTtlSeconds, 30);
@@ -87,12 +92,11 @@ t.test('bad input is one line that begins with the flag', async t => {
     [['-registry=consul'], /^-registry: "consul" is neither "etcd" nor "file:DIR"$/],
     [['-registry=file:'], /^-registry: /],
     [['-registry=file:/x', '-etcd-prefix=/y'], /^-etcd-prefix: it has no meaning with a file registry/],
-    [['-etcd-endpoints='], /^-etcd-endpoints: "" is not a URL like/],
-    [['-etcd-endpoints=10.0.0.1:2379'], /is not a URL like http:/],
-    [['-etcd-endpoints=ftp://x:1'], /is not a URL like/],
-    [['-etcd-endpoints=http://a:1,'], /"" is not a URL/],
-    [['-etcd-endpoints=http://a:99999'], /is not a URL/],
-    [['-etcd-endpoints=http://a:1/v3'], /holds more than scheme, host and port/],
+    [['-etcd-endpoints='], /^-etcd-endpoints: etcd endpoint 1 of 1 is not of the form http:/],
+    [['-etcd-endpoints=ftp://x:1'], /is not of the form/],
+    [['-etcd-endpoints=http://a:1,'], /endpoint 2 of 2/],
+    [['-etcd-endpoints=http://a:99999'], /is not of the form/],
+    [['-etcd-endpoints=http://a:1/v3'], /is not of the form/],
     [['-etcd-endpoints=http://a:1,https://b:1'], /make them the same/],
     [['-etcd-prefix=x'], /^-etcd-prefix: "x" is not a key/],
     [['-etcd-prefix=/'], /is not a key/],
@@ -101,7 +105,6 @@ t.test('bad input is one line that begins with the flag', async t => {
     [['-etcd-username=x'], /^-etcd-username: it needs -etcd-password too$/],
     [['-etcd-password=x'], /^-etcd-password: it needs -etcd-username too$/],
     [['-etcd-cafile=/x'], /^-etcd-cafile: TLS needs endpoints that begin with https/],
-    [['-iface-regex=('], /^-iface-regex: "\(" is not a regular expression$/],
     [['-iface='], /^-iface: the name is empty$/],
     [['-iface-can-reach=example.org'], /^-iface-can-reach: "example.org" is not an IP address$/],
     [['-public-ip=1.2.3'], /^-public-ip: "1.2.3" is not an IPv4 address/],
@@ -111,7 +114,7 @@ t.test('bad input is one line that begins with the flag', async t => {
     [['-subnet-file='], /^-subnet-file: the name of the file is empty$/],
     [['-subnet-lease-renew-margin=60', '-lease-ttl=1h'], /^-subnet-lease-renew-margin: the lease lives only 3600 s/],
     [['-lease-ttl=2s'], /^-lease-ttl: it must be at least 3s/],
-    [['-node-id=a b'], /^-node-id: it must be/],
+    [['-node-id=a b'], /^-node-id: "a b" is not 1 to 64/],
     [['-device=a/b'], /^-device: "a\/b" is not a device name/],
     [['-device=%d%d'], /is not a device name/],
     [['-device=%s'], /is not a device name/],

@@ -1,0 +1,255 @@
+/**
+ * The run sequence of tulled, from nothing to a node of the overlay and back:
+ *
+ *   registry → health → net-conf → interface → lease → overlay → first snapshot of the peers → subnet.env → ready
+ *   … renewals and changes of peers …  until a signal, or until the lease is lost
+ *
+ * Each step that makes something pushes its undo at once; every way out runs them. Until the overlay stands nothing is
+ * logged but what a person must act on, so that a start that fails leaves one line.
+ */
+
+import { backendAttributes } from '../backend/backend.ts';
+import type { Overlay } from '../backend/overlay.ts';
+import type { ChosenInterface } from '../host/interface.ts';
+import { type Lease, printSubnets } from '../lease/lease.ts';
+import { type AcquireRequest, LeaseManager, type ManagerEvent } from '../lease/manager.ts';
+import type { Registry } from '../lease/registry.ts';
+import { TulleError } from '../util/errors.ts';
+import type { Logger } from '../util/log.ts';
+import { Undo } from '../util/undo.ts';
+import type { Health } from './health.ts';
+import { configPlace, type DaemonNetwork, printNetwork, readNetwork } from './network.ts';
+import type { DaemonOptions } from './options.ts';
+import type { DaemonParts } from './parts.ts';
+import { PeerWatch } from './peer-watch.ts';
+import { orStopped, Stopped, untilAvailable } from './retry.ts';
+
+/** A clean stop ends within 5 s (systemd and kubelet wait longer); the rest is for the process itself. */
+const UNDO_LIMIT_MS = 4000;
+
+/** What one run of the daemon holds in its hands. */
+interface Run {
+  options: DaemonOptions;
+  parts: DaemonParts;
+  log: Logger;
+  stop: AbortSignal;
+  undo: Undo;
+  registry: Registry;
+  manager: LeaseManager;
+  health: Health | undefined;
+  /** Whether the lease goes back at the end. */
+  giveBack: boolean;
+  /** The start has succeeded. */
+  started: boolean;
+}
+
+/**
+ * Runs until `stop` is aborted, which is a clean stop. Everything that was made is gone when it returns or throws,
+ * except the lease (unless --release-on-exit) and subnet.env.
+ * @throws TulleError: 'lease-lost', or whatever made the start impossible
+ */
+export async function runDaemon(
+  options: DaemonOptions,
+  parts: DaemonParts,
+  log: Logger,
+  stop: AbortSignal,
+): Promise<void> {
+  const undo = new Undo();
+  try {
+    await bringUp(options, parts, log, stop, undo);
+  } catch (error) {
+    if (!stop.aborted) throw error;
+    // Whatever broke while we were being stopped is part of stopping.
+    if (!(error instanceof Stopped)) log.debug({ error }, 'stopped in the middle of a step');
+  } finally {
+    const clean = await undo.run(log, UNDO_LIMIT_MS);
+    if (stop.aborted) log.info({ clean }, 'stopped');
+  }
+}
+
+async function bringUp(
+  options: DaemonOptions,
+  parts: DaemonParts,
+  log: Logger,
+  stop: AbortSignal,
+  undo: Undo,
+): Promise<never> {
+  parts.checkMachine();
+  const { clock, random } = parts;
+  const registry = await parts.openRegistry(options.registry, log);
+  undo.push('the connection to the registry', () => registry.close());
+  const manager = new LeaseManager({ registry, clock, random, log });
+  const health = await openHealth(options, parts, undo);
+  const run: Run = { options, parts, log, stop, undo, registry, manager, health, giveBack: false, started: false };
+
+  health?.setReady(false, 'the network configuration');
+  const network = await fetchNetwork(run);
+  const underlay = parts.chooseInterface(options.interface);
+  log.debug({ ...underlay }, 'interface chosen');
+
+  health?.setReady(false, 'a lease');
+  const request = leaseRequest(run, network, underlay);
+  const lease = await acquireLease(run, request);
+  const overlay = await openOverlay(run, network, underlay, lease);
+  log.info({ subnet: printSubnets(lease), network: printNetwork(network), node: request.nodeId }, 'lease acquired');
+  log.info({ device: overlay.device, mtu: overlay.mtu, interface: underlay.name, port: overlay.port }, 'overlay up');
+
+  health?.setReady(false, 'the list of peers');
+  const { lost } = await follow(run, request.nodeId, lease, overlay);
+  const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: false };
+  parts.writeSubnetFile(options.subnetFile, content);
+  run.giveBack = options.releaseOnExit;
+  run.started = true;
+  health?.setReady(true);
+  log.info({ subnetFile: options.subnetFile }, 'ready');
+  return await orStopped(lost, stop);
+}
+
+async function openHealth(options: DaemonOptions, parts: DaemonParts, undo: Undo): Promise<Health | undefined> {
+  if (options.health === undefined) return undefined;
+  const health = await parts.startHealth(options.health.address, options.health.port);
+  undo.push('the health endpoint', () => health.close());
+  return health;
+}
+
+async function fetchNetwork({ options, parts, log, stop, registry }: Run): Promise<DaemonNetwork> {
+  const place = configPlace(options.registry);
+  const advice = options.registry.kind === 'etcd' ? 'check -etcd-endpoints and the network' : 'look at the directory';
+  const { clock, random } = parts;
+  const { text } = await untilAvailable({ log, clock, stop, random }, () => registry.config(), advice);
+  return readNetwork(text, place);
+}
+
+function leaseRequest(
+  { options, parts, log }: Run,
+  { config, backend }: DaemonNetwork,
+  underlay: ChosenInterface,
+): AcquireRequest {
+  const nodeId = parts.nodeId(options.nodeId);
+  // The interface that was chosen has an IPv4 address: chooseInterface refuses one without.
+  const publicIp = options.interface.publicIp ?? underlay.address4!;
+  const attributes = { PublicIP: publicIp, PublicIPv6: null, ...backendAttributes(backend, nodeId) };
+  const request = { config, nodeId, attributes, ttlSeconds: options.leaseTtlSeconds };
+  try {
+    return { ...request, previousSubnet: parts.previousSubnet(options.subnetFile) };
+  } catch (error) {
+    log.debug({ file: options.subnetFile, error }, 'the old subnet file is of no use');
+    return request;
+  }
+}
+
+/** The lease. If the start fails after it, one that we made just now goes back; one that was ours before stays. */
+async function acquireLease(run: Run, request: AcquireRequest): Promise<Lease> {
+  const { options, log, stop, undo, manager } = run;
+  const lease = await orStopped(manager.acquire(request, stop), stop);
+  const isNew = lease.createRevision === lease.modRevision;
+  run.giveBack = isNew || options.releaseOnExit;
+  undo.push('the lease', async () => {
+    if (run.giveBack) await manager.release();
+  });
+  log.debug({ subnet: printSubnets(lease), isNew }, 'lease in hand');
+  return lease;
+}
+
+async function openOverlay(
+  { options, parts, log, undo }: Run,
+  { config, backend }: DaemonNetwork,
+  underlay: ChosenInterface,
+  own: Lease,
+): Promise<Overlay> {
+  try {
+    undo.push('forwarding', parts.ensureForwarding());
+  } catch (error) {
+    log.warn({ error }, 'pods reach other nodes only with net.ipv4.ip_forward=1: set it');
+  }
+  const overlay = await parts.startOverlay({
+    backend,
+    network: config.network,
+    subnetLength: config.subnetLength,
+    own,
+    address: underlay.address4!,
+    underlayMtu: underlay.mtu,
+    transport: options.transport,
+    deviceName: options.deviceName ?? (backend.type === 'udp' ? 'flannel%d' : 'tulle%d'),
+    log,
+  });
+  undo.push('the overlay', () => overlay.stop());
+  return overlay;
+}
+
+/**
+ * Starts the renewals and the watch; resolves once the first snapshot is in the route table. `lost` only ever rejects,
+ * with 'lease-lost'.
+ */
+async function follow(run: Run, nodeId: string, own: Lease, overlay: Overlay): Promise<{ lost: Promise<never> }> {
+  const { options, parts, log, stop, undo, registry, manager } = run;
+  const running = new AbortController();
+  const signal = AbortSignal.any([stop, running.signal]);
+  const peers = new PeerWatch({
+    registry,
+    nodeId,
+    own,
+    apply: changes => overlay.apply(changes),
+    observe: message => manager.observe(message),
+    log,
+    clock: parts.clock,
+  });
+  const unsubscribe = manager.subscribe(event => {
+    try {
+      onLeaseEvent(run, event, peers, overlay);
+    } catch (error) {
+      log.error({ event: event.kind, error }, 'a change of the lease could not be applied');
+    }
+  });
+
+  let reason = 'the lease was lost';
+  const renewing = manager.run(signal, { marginSeconds: options.renewMarginSeconds });
+  let onFirst = (): void => {};
+  const first = new Promise<void>(resolve => {
+    onFirst = resolve;
+  });
+  const watching = peers.run(signal, onFirst);
+  undo.push('renewals and watch', async () => {
+    running.abort();
+    await Promise.all([renewing, watching]);
+    unsubscribe();
+  });
+  manager.subscribe(event => {
+    if (event.kind === 'lost') reason = event.reason;
+  });
+
+  const lost = renewing.then(outcome => {
+    if (outcome === 'stopped') throw new Stopped();
+    run.giveBack = false; // it is somebody else's now
+    throw new TulleError('lease-lost', `the lease is lost: ${reason}; start again to get another one`);
+  });
+  lost.catch(() => {}); // it may be lost while nobody waits for it yet
+  await orStopped(Promise.race([first, lost]), stop);
+  return { lost };
+}
+
+function onLeaseEvent(run: Run, event: ManagerEvent, peers: PeerWatch, overlay: Overlay): void {
+  const { log, health, options } = run;
+  const subnet = printSubnets(event.lease);
+  switch (event.kind) {
+    case 'renewed':
+      log.debug({ subnet }, 'lease renewed');
+      break;
+    case 'reacquired':
+      overlay.setLease(event.lease);
+      peers.setOwn(event.lease);
+      log.warn({ subnet }, 'the lease was gone and has been made again');
+      break;
+    case 'fenced':
+      peers.setFenced(true);
+      health?.setReady(false, 'the lease to be renewed');
+      log.error({ subnet, ttlSeconds: options.leaseTtlSeconds }, 'the lease was not renewed in time: forwarding stops');
+      return;
+    case 'lost':
+      peers.setFenced(true);
+      return;
+  }
+  if (!peers.setFenced(false)) return;
+  if (run.started) health?.setReady(true);
+  log.info({ subnet }, 'the lease is renewed: forwarding goes on');
+}

@@ -1,0 +1,53 @@
+/**
+ * The rooms that the daemon assembles, behind one interface: the run sequence (daemon.ts) knows only this, and tests
+ * give it parts of their own.
+ */
+import { type Overlay, type OverlayOptions, startOverlay } from '../backend/overlay.ts';
+import { ensureForwarding } from '../host/forwarding.ts';
+import { type ChosenInterface, chooseInterface } from '../host/interface.ts';
+import { nodeId } from '../host/node-id.ts';
+import { type Clock, systemClock } from '../lease/clock.ts';
+import type { LeaseSubnets } from '../lease/lease.ts';
+import type { Registry } from '../lease/registry.ts';
+import { previousSubnetOf, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
+import { withRtnetlink } from '../netlink/netlink.ts';
+import type { Logger } from '../util/log.ts';
+import { type Health, startHealth } from './health.ts';
+import type { DaemonOptions, InterfaceOptions } from './options.ts';
+import { checkMachine } from './preflight.ts';
+import { openRegistry } from './registry.ts';
+
+export interface DaemonParts {
+  clock: Clock;
+  /** From 0 to 1. */
+  random(): number;
+  /** Throws when the machine cannot carry an overlay at all. */
+  checkMachine(): void;
+  openRegistry(options: DaemonOptions['registry'], log: Logger): Promise<Registry>;
+  nodeId(given: string | undefined): string;
+  startHealth(address: string, port: number): Promise<Health>;
+  chooseInterface(options: InterfaceOptions): ChosenInterface;
+  /** Returns the undo. */
+  ensureForwarding(): () => void;
+  /** The subnets that a subnet.env names. */
+  previousSubnet(path: string): Partial<LeaseSubnets>;
+  writeSubnetFile(path: string, content: SubnetEnvContent): void;
+  startOverlay(options: OverlayOptions): Promise<Overlay>;
+}
+
+/** Where what must outlive the daemon is kept: only a made-up node id, on a machine that has none. */
+const STATE_DIRECTORY = '/var/lib/tulle';
+
+export const realParts: DaemonParts = {
+  clock: systemClock,
+  random: Math.random,
+  checkMachine,
+  openRegistry,
+  nodeId: given => nodeId({ ...(given !== undefined && { given }), stateDirectory: STATE_DIRECTORY }),
+  startHealth,
+  chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
+  ensureForwarding,
+  previousSubnet: path => previousSubnetOf(readSubnetEnv(path)),
+  writeSubnetFile: writeSubnetEnv,
+  startOverlay,
+};
