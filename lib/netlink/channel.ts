@@ -16,21 +16,19 @@ const ANSWER_TIMEOUT_MS = 5000;
 const DUMP_ATTEMPTS = 20;
 
 export class Channel {
-  readonly #namespace: string | undefined;
   readonly #buffer = new Uint8Array(RECEIVE_BYTES);
-  #handle: number | undefined;
+  readonly #handle: number;
+  readonly #timeoutMs: number;
   #closed = false;
   #sequence = 0;
+  /** An answer was left half read: there may be more of it. */
+  #dirty = false;
 
   /** @param namespace path of a network namespace's file; none is the calling thread's own */
-  constructor(namespace?: string) {
-    this.#namespace = namespace;
-    this.#handle = this.#open();
-  }
-
-  #open(): number {
+  constructor(namespace?: string, timeoutMs: number = ANSWER_TIMEOUT_MS) {
     const options = { protocol: NETLINK_ROUTE };
-    return openNetlink(this.#namespace === undefined ? options : { ...options, namespace: this.#namespace });
+    this.#handle = openNetlink(namespace === undefined ? options : { ...options, namespace });
+    this.#timeoutMs = timeoutMs;
   }
 
   /**
@@ -60,41 +58,40 @@ export class Channel {
 
   #exchange(operation: string, builder: MessageBuilder, dump: boolean, visit: (message: Message) => void): boolean {
     if (this.#closed) throw new NetlinkError('EBADF', `${operation}: the netlink socket was closed`);
-    this.#handle ??= this.#open();
+    const deadline = performance.now() + this.#timeoutMs;
+    if (this.#dirty) this.#drain(deadline);
     this.#sequence = (this.#sequence + 1) >>> 0;
     const reader = new AnswerReader(operation, this.#sequence, dump, visit);
-    try {
-      netlinkSend(this.#handle, builder.finish(this.#sequence));
-      const deadline = performance.now() + ANSWER_TIMEOUT_MS;
-      for (;;) {
-        const left = Math.max(0, Math.ceil(deadline - performance.now()));
-        const count = netlinkReceive(this.#handle, this.#buffer, left);
-        if (count > 0) {
-          if (reader.read(this.#buffer.subarray(0, count))) return reader.interrupted;
-        } else if (left === 0) {
-          throw new NetlinkError(
-            'ETIMEDOUT',
-            `${operation}: no answer from the kernel in ${ANSWER_TIMEOUT_MS / 1000} s`,
-          );
-        }
+    this.#dirty = true;
+    netlinkSend(this.#handle, builder.finish(this.#sequence));
+    for (;;) {
+      const left = Math.max(0, Math.ceil(deadline - performance.now()));
+      const count = netlinkReceive(this.#handle, this.#buffer, left);
+      if (count > 0 && reader.read(this.#buffer.subarray(0, count))) {
+        this.#dirty = false;
+        return reader.interrupted;
       }
-    } catch (error) {
-      // A refusal of a plain request is a complete answer. After anything else the socket may still hold parts of one
-      // (and refuses a second dump with EBUSY), so the next request gets a fresh socket.
-      if (dump || !(error instanceof NetlinkError) || error.code === 'ETIMEDOUT' || error.code === 'EBADMSG')
-        this.#drop();
-      throw error;
+      if (left === 0) {
+        throw new NetlinkError('ETIMEDOUT', `${operation}: no answer from the kernel in ${this.#timeoutMs / 1000} s`);
+      }
     }
   }
 
-  #drop(): void {
-    if (this.#handle !== undefined) close(this.#handle);
-    this.#handle = undefined;
+  /**
+   * Reads what is left of an earlier answer and forgets it. The kernel makes the next part of a dump when one is taken,
+   * and refuses a second dump (EBUSY) until the first has been read to its end.
+   */
+  #drain(deadline: number): void {
+    while (netlinkReceive(this.#handle, this.#buffer, 0) > 0) {
+      if (performance.now() > deadline) return;
+    }
+    this.#dirty = false;
   }
 
   /** Closing twice is harmless. */
   close(): void {
+    if (this.#closed) return;
     this.#closed = true;
-    this.#drop();
+    close(this.#handle);
   }
 }

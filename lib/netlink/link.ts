@@ -80,6 +80,7 @@ export interface VethProperties extends LinkProperties {
   /** path of the namespace in which the other end is born; none is the socket's own */
   peerNamespace?: string;
   peerMac?: string;
+  /** set up after both are there: the kernel cannot open an end that has no other yet */
   peerUp?: boolean;
   /** a bridge that `name` becomes a port of */
   master?: string;
@@ -155,7 +156,7 @@ export function createVethMessage(
   peerNamespaceFd: number | undefined,
   master: number | undefined,
 ): MessageBuilder {
-  const { name, peerName, mtu, peerMac, peerUp } = properties;
+  const { name, peerName, mtu, peerMac } = properties;
   const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 0, properties.up);
   builder.text(IFLA_IFNAME, checkLinkName(name));
   addProperties(builder, properties);
@@ -164,7 +165,7 @@ export function createVethMessage(
     info.text(IFLA_INFO_KIND, 'veth');
     info.nest(IFLA_INFO_DATA, data =>
       data.nest(VETH_INFO_PEER, peer => {
-        peer.body(IFINFOMSG_BYTES, (view, little) => fillBody(view, little, 0, peerUp));
+        peer.body(IFINFOMSG_BYTES, (view, little) => fillBody(view, little, 0));
         peer.text(IFLA_IFNAME, checkLinkName(peerName));
         addProperties(peer, { ...(mtu !== undefined && { mtu }), ...(peerMac !== undefined && { mac: peerMac }) });
         if (peerNamespaceFd !== undefined) peer.u32(IFLA_NET_NS_FD, peerNamespaceFd);

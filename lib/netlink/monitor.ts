@@ -54,16 +54,23 @@ export function watchNetwork(options: WatchOptions, onEvent: (event: NetworkEven
   const drain = (): void => {
     for (let turn = 0; turn < RECEIVES_PER_TURN && !stopped; turn++) {
       const events = receive();
-      if (events === undefined) return;
+      if (events.length === 0) return;
       for (const event of events) if (!stopped) onEvent(event);
     }
   };
-  const receive = (): NetworkEvent[] | undefined => {
+  const receive = (): NetworkEvent[] => {
     try {
-      const count = netlinkReceive(handle, buffer, 0);
-      return count === 0 ? undefined : parseMessages(buffer.subarray(0, count)).flatMap(eventsOf);
+      for (;;) {
+        const count = netlinkReceive(handle, buffer, 0);
+        if (count === 0) return [];
+        const events = parseMessages(buffer.subarray(0, count)).flatMap(eventsOf);
+        if (events.length > 0) return events;
+      }
     } catch {
-      return [{ kind: 'resync' }]; // ENOBUFS, or news that cannot be read: either way some are missing
+      // ENOBUFS, or news that cannot be read: either way some are missing. After ENOBUFS the kernel throws everything
+      // away until the queue is empty (af_netlink.c, NETLINK_S_CONGESTED); what is read before that is soon out of date.
+      discard(handle, buffer);
+      return [{ kind: 'resync' }];
     }
   };
 
@@ -80,6 +87,15 @@ export function watchNetwork(options: WatchOptions, onEvent: (event: NetworkEven
     stopPolling();
     close(handle);
   };
+}
+
+/** Empties the queue. It cannot grow meanwhile by more than it holds; an error ends it, too. */
+function discard(handle: number, buffer: Uint8Array): void {
+  try {
+    while (netlinkReceive(handle, buffer, 0) > 0);
+  } catch {
+    // The poll will come back to it.
+  }
 }
 
 /** Links only. */

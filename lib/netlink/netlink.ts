@@ -111,6 +111,15 @@ export class Rtnetlink {
     withNamespaceFile(properties.peerNamespace, operation, fd =>
       this.#channel.request(operation, createVethMessage(properties, fd, master)),
     );
+    if (!properties.peerUp) return;
+    const { name, peerName, peerNamespace } = properties;
+    try {
+      if (peerNamespace === undefined) this.setLink(peerName, { up: true });
+      else withRtnetlink(peerNamespace, peer => peer.setLink(peerName, { up: true }));
+    } catch (error) {
+      this.deleteLink(name);
+      throw error;
+    }
   }
 
   createBridge(properties: BridgeProperties): void {
@@ -218,7 +227,9 @@ export class Rtnetlink {
     const route = parseRoute(key);
     const index = key.link === undefined ? undefined : this.link(key.link)?.index;
     if (key.link !== undefined && index === undefined) return;
-    this.#request(`delete route ${key.destination}`, deleteRouteMessage(route, key, index), 'ESRCH', 'ENODEV');
+    // ENOENT: IPv6 found only the table's empty entry where the default route would be (net/ipv6/route.c, __ip6_del_rt).
+    const missing = ['ESRCH', 'ENOENT', 'ENODEV'];
+    this.#request(`delete route ${key.destination}`, deleteRouteMessage(route, key, index), ...missing);
   }
 
   #hasRoute(options: RouteOptions): boolean {

@@ -1,6 +1,7 @@
 import t from 'tap';
 import { chooseInterface, type InterfaceSource } from '../../lib/host/interface.ts';
 import { type Address, type Link, NetlinkError, type Route } from '../../lib/netlink/netlink.ts';
+import { makeSandbox, whyNot } from '../netlink/sandbox.ts';
 
 // A machine as people have them:
 //
@@ -149,4 +150,29 @@ t.test('nothing at all', async t => {
   t.throws(() => chooseInterface(machine({ links: () => [], addresses: () => [] }), { iface: ['eth0'] }), {
     message: 'no interface named eth0; this machine has: none',
   });
+});
+
+t.test('on a real machine of links', { skip: whyNot() }, async t => {
+  const sandbox = makeSandbox();
+  t.teardown(() => sandbox.remove());
+  const { netlink } = sandbox.open('node');
+  t.throws(() => chooseInterface(netlink), { code: 'no-interface', message: /this machine has: lo$/ });
+  netlink.createVeth({ name: 'eth0', peerName: 'eth1', mtu: 1450, up: true, peerUp: true });
+  netlink.addAddress('eth0', '10.88.0.1/24');
+  netlink.addAddress('eth0', 'fd88::1/64', { nodad: true });
+  netlink.addAddress('eth1', '10.89.0.1/24');
+  netlink.addRoute({ destination: 'default', gateway: '10.88.0.254', metric: 10 });
+  netlink.addRoute({ destination: '10.90.0.0/16', gateway: '10.89.0.254' });
+  const expected = {
+    name: 'eth0',
+    index: netlink.link('eth0')?.index,
+    mtu: 1450,
+    address4: '10.88.0.1',
+    address6: 'fd88::1',
+  };
+  t.same(chooseInterface(netlink), expected);
+  t.same(chooseInterface(netlink, { iface: ['eth9', 'eth0'] }), expected);
+  t.same(chooseInterface(netlink, { iface: ['fd88:0::1'] }), expected);
+  t.match(chooseInterface(netlink, { ifaceCanReach: '10.90.1.1' }), { name: 'eth1', address4: '10.89.0.1' });
+  t.match(chooseInterface(netlink, { ifaceRegex: ['^10\\.89'] }), { name: 'eth1', address4: '10.89.0.1' });
 });
