@@ -196,7 +196,9 @@ function isExecutable(path: string): boolean {
 function lastLine(path: string): string {
   try {
     const line = readFileSync(path, 'utf8').trim().split('\n').at(-1) ?? '';
-    return /"(?:error|msg)":"([^"]+)"/.exec(line)?.[1] ?? (line.slice(0, 300) || `see ${path}`);
+    return (
+      /"error":"([^"]+)"/.exec(line)?.[1] ?? /"msg":"([^"]+)"/.exec(line)?.[1] ?? (line.slice(0, 300) || `see ${path}`)
+    );
   } catch (error) {
     return codeOf(error) ?? `see ${path}`;
   }

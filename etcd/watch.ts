@@ -78,10 +78,7 @@ export async function* watchRange(client: EtcdClient, options: WatchOptions): As
     else if (answer.created) options.onAttached?.();
     const last = answer.events.at(-1);
     if (problem !== undefined || last === undefined) return; // undefined: created, or a sign of life
-    // etcd3's types say 'Put' and 'Delete'; on the wire the names are those of the .proto file
-    const events = answer.events.map(({ type, kv }): KeyEvent => {
-      return { kind: `${type}` === 'DELETE' ? 'delete' : 'put', kv };
-    });
+    const events = answer.events.map(({ type, kv }): KeyEvent => ({ kind: type === 'Delete' ? 'delete' : 'put', kv }));
     batches.push({ events, revision: Number(last.kv.mod_revision) });
     wake();
   };

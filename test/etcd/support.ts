@@ -19,6 +19,7 @@ export const { Etcd3: RawEtcd, ...etcd3 } = createRequire(import.meta.url)('etcd
 
 /** Skips the whole file, loudly, when there is no etcd and none can be fetched. */
 export function requireEtcd(): void {
+  t.setTimeout(180_000); // outages take their time
   if (findEtcd() !== undefined) return;
   // The script sits at the root, above the folder that this was compiled into.
   for (const up of ['../../..', '../../../..']) {
