@@ -11,7 +11,7 @@ import { type LabState, namespaceFile, saveState } from './state.ts';
 
 /** A daemon takes a second; etcd's client, a cold disk and a busy machine make it more. */
 const READY_MS = 30_000;
-const LOG_LINES = 8;
+const LOG_LINES = 3;
 
 /** One node's daemon. */
 export interface Daemon {

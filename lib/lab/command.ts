@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { TulleError } from '../util/errors.ts';
 import { down } from './down.ts';
 import { execIn } from './exec.ts';
-import { downHelp, execHelp, labHelp, statusHelp, upHelp } from './help.ts';
-import { programName } from './hints.ts';
+import { DOWN_HELP, EXEC_HELP, LAB_HELP, STATUS_HELP, UP_HELP } from './help.ts';
 import { type OptionTable, type ParsedOptions, parseOptions, usageError } from './options.ts';
 import {
   checkLabName,
@@ -49,7 +48,7 @@ export async function lab(args: readonly string[]): Promise<number> {
     case 'help':
     case '--help':
     case '-h':
-      return print(labHelp(programName()));
+      return print(LAB_HELP);
     default:
       throw usageError(`there is no "tulle lab ${verb}": see "tulle lab --help"`);
   }
@@ -58,7 +57,7 @@ export async function lab(args: readonly string[]): Promise<number> {
 async function labUp(args: readonly string[]): Promise<number> {
   try {
     const options = parseOptions(args, UP, 'tulle lab up --help');
-    if (wantsHelp(options)) return print(upHelp(programName()));
+    if (wantsHelp(options)) return print(UP_HELP);
     noArguments(options, 'up');
     const root = store.stateRoot();
     const name = nameOf(options);
@@ -85,7 +84,7 @@ async function labUp(args: readonly string[]): Promise<number> {
 
 async function labDown(args: readonly string[]): Promise<number> {
   const options = parseOptions(args, COMMON, 'tulle lab down --help');
-  if (wantsHelp(options)) return print(downHelp(programName()));
+  if (wantsHelp(options)) return print(DOWN_HELP);
   noArguments(options, 'down');
   const name = nameOf(options);
   const ended = await down(store.stateRoot(), name);
@@ -95,7 +94,7 @@ async function labDown(args: readonly string[]): Promise<number> {
 
 async function labExec(args: readonly string[]): Promise<number> {
   const options = parseOptions(args, COMMON, 'tulle lab exec --help');
-  if (wantsHelp(options)) return print(execHelp(programName()));
+  if (wantsHelp(options)) return print(EXEC_HELP);
   const [where, ...tooMuch] = options.positional;
   if (where === undefined || tooMuch.length > 0 || options.rest === undefined || options.rest.length === 0) {
     throw usageError(
@@ -110,7 +109,7 @@ async function labExec(args: readonly string[]): Promise<number> {
 
 async function labStatus(args: readonly string[]): Promise<number> {
   const options = parseOptions(args, STATUS, 'tulle lab status --help');
-  if (wantsHelp(options)) return print(statusHelp(programName()));
+  if (wantsHelp(options)) return print(STATUS_HELP);
   noArguments(options, 'status');
   const state = runningLab(store.stateRoot(), nameOf(options));
   if (!state.record.ready) throw new TulleError('starting', `the lab "${state.record.name}" is still coming up`);

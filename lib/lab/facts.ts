@@ -1,7 +1,8 @@
 /** Looks at a running lab: what its nodes and pods really have, for the picture and for the JSON line. */
-import { readFileSync } from 'node:fs';
+import { readSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import { TulleError } from '../util/errors.ts';
+import { formatAddress4 } from '../wire/ip4.ts';
 import type { PodNetwork } from './build.ts';
 import type { Daemon } from './cluster.ts';
 import type { LeaseFacts } from './leases.ts';
@@ -11,14 +12,12 @@ import { type LabState, namespaceFile } from './state.ts';
 
 /** What subnet.env tells the pods of a node. */
 export function readPodNetwork(subnetFile: string): PodNetwork {
-  const text = readFileSync(subnetFile, 'utf8');
-  const value = (name: string): string | undefined => new RegExp(`^${name}=(.*)$`, 'm').exec(text)?.[1].split(',')[0];
-  const [gateway, prefixLength] = (value('FLANNEL_SUBNET') ?? '').split('/');
-  const mtu = Number(value('FLANNEL_MTU'));
-  if (prefixLength === undefined || !(mtu > 0)) {
+  const env = readSubnetEnv(subnetFile);
+  const subnet = env?.subnets[0];
+  if (subnet === undefined || env?.mtu === undefined) {
     throw new TulleError('daemon', `${subnetFile} has no FLANNEL_SUBNET or no FLANNEL_MTU`);
   }
-  return { gateway, prefixLength: Number(prefixLength), mtu };
+  return { gateway: formatAddress4(subnet.address + 1), prefixLength: subnet.prefixLength, mtu: env.mtu };
 }
 
 export function readNode(state: LabState, daemon: Daemon, leases: readonly LeaseFacts[], now = Date.now()): NodeFacts {

@@ -1,28 +1,26 @@
 /** The help texts of `tulle lab`. */
 import { MOST_NODES, MOST_PODS } from './plan.ts';
 
-export function labHelp(me: string): string {
-  return `tulle lab: a cluster of network namespaces on this machine, everything real but the wire
+export const LAB_HELP = `tulle lab: a cluster of network namespaces on this machine, everything real but the wire
 
 usage:
-  ${me} lab up [options]             bring a lab up, measure it, draw it; Ctrl-C takes it down
-  ${me} lab down [--name NAME]       take it down from another terminal, or clean up after a killed one
-  ${me} lab exec NODE|POD -- COMMAND run a command inside a node or a pod; its exit code is passed on
-  ${me} lab status [--name NAME]     show the picture of the running lab again
+  tulle lab up [options]              bring a lab up, measure it, draw it; Ctrl-C takes it down
+  tulle lab down [--name NAME]        take it down from another terminal, or clean up after a killed one
+  tulle lab exec NODE|POD -- COMMAND  run a command inside a node or a pod; its exit code is passed on
+  tulle lab status [--name NAME]      show the picture of the running lab again
 
 Every node is a network namespace with a TUN device, a tulled daemon and a subnet lease; the nodes hang on one switch,
 the underlay, 10.88.0.0/24. Pods hang on a bridge of their node and have addresses of its lease, from 10.42.0.0/16.
 Nothing touches the network of this machine, and everything is gone afterwards.
 Needs root, or a user who may make user namespaces and open /dev/net/tun.
 
-"${me} lab up --help" lists the options.
+"tulle lab up --help" lists the options. In a clone "tulle" is typed as "node dist/cmd/tulle.js", and
+"npm run lab --" is "tulle lab up".
 `;
-}
 
-export function upHelp(me: string): string {
-  return `tulle lab up: bring a lab up, measure it, draw it, and keep it until Ctrl-C or "lab down"
+export const UP_HELP = `tulle lab up: bring a lab up, measure it, draw it, and keep it until Ctrl-C or "lab down"
 
-usage: ${me} lab up [options]
+usage: tulle lab up [options]
 
   --nodes N          nodes, 2 to ${MOST_NODES} (default 2)
   --pods N           pods on each node, 1 to ${MOST_PODS} (default 1)
@@ -36,40 +34,33 @@ usage: ${me} lab up [options]
   --help             this text
 
 examples:
-  ${me} lab up                                    two nodes, a pod on each
-  ${me} lab up --nodes 3 --pods 2                 six pods on three nodes
-  ${me} lab up --once --json | tail -n 1          figures for a program
-  ${me} lab up --transport dgram --once           what one packet at a time costs
-  ${me} lab up --registry etcd --name second      another one, with etcd, at the same time
+  tulle lab up                                    two nodes, a pod on each
+  tulle lab up --nodes 3 --pods 2                 six pods on three nodes
+  tulle lab up --once --json | tail -n 1          figures for a program
+  tulle lab up --transport dgram --once           what one packet at a time costs
+  tulle lab up --registry etcd --name second      another one, with etcd, at the same time
 `;
-}
 
-export function downHelp(me: string): string {
-  return `tulle lab down: end a running lab, or remove what a killed one left behind
+export const DOWN_HELP = `tulle lab down: end a running lab, or remove what a killed one left behind
 
-usage: ${me} lab down [--name NAME]
+usage: tulle lab down [--name NAME]
 
   --name NAME        which lab (default "lab")
 `;
-}
 
-export function execHelp(me: string): string {
-  return `tulle lab exec: run a command inside a node or a pod of a running lab
+export const EXEC_HELP = `tulle lab exec: run a command inside a node or a pod of a running lab
 
-usage: ${me} lab exec [--name NAME] NODE|POD -- COMMAND [ARGUMENT ...]
+usage: tulle lab exec [--name NAME] NODE|POD -- COMMAND [ARGUMENT ...]
 
   --name NAME        which lab (default "lab")
 
 examples:
-  ${me} lab exec pod1 -- bash                     a shell in the first pod
-  ${me} lab exec node1 -- cat /proc/net/dev       the links of a node and their counters
-  ${me} lab exec switch -- tcpdump -ni br0 udp    the datagrams between the nodes, where tcpdump is installed
+  tulle lab exec pod1 -- bash                     a shell in the first pod
+  tulle lab exec node1 -- cat /proc/net/dev       the links of a node and their counters
+  tulle lab exec switch -- tcpdump -ni br0 udp    the datagrams between the nodes, where tcpdump is installed
 `;
-}
 
-export function statusHelp(me: string): string {
-  return `tulle lab status: show the picture of the running lab; exit code 1 when there is none
+export const STATUS_HELP = `tulle lab status: show the picture of the running lab; exit code 1 when there is none
 
-usage: ${me} lab status [--name NAME] [--json]
+usage: tulle lab status [--name NAME] [--json]
 `;
-}

@@ -109,7 +109,7 @@ function rowOf(facts: LabFacts, nodes: readonly NodeFacts[]): string[] {
 function nodeBox(node: NodeFacts, pods: readonly PodFacts[]): string[] {
   const rows = [
     ['tulled', `UDP port ${node.port}`, `pid ${node.pid}`],
-    ['lease', node.subnet, `${lifetime(node.leaseSeconds)}, key ${node.leaseKey}`],
+    ['lease', node.subnet, leaseText(node)],
     [node.device.name, node.device.address, `MTU ${node.device.mtu}`],
     [node.bridge.name, node.bridge.address, `MTU ${node.bridge.mtu}`],
   ];
@@ -170,7 +170,7 @@ function throughput(tcp: ThroughputFacts): string[] {
   const path = `${tcp.from} → ${tcp.to}`;
   const name = (text: string): string => text.padEnd(Math.max(path.length, 8) + 2);
   return [
-    ` TCP, one stream, ${tcp.seconds} s each: the overlay is ${(tcp.gbps / tcp.underlayGbps).toFixed(2)} of the plain underlay`,
+    ` TCP, one stream, ${tcp.seconds} s each: the overlay is ${ratioText(tcp.gbps / tcp.underlayGbps)} of the plain underlay`,
     `   ${name(path)}${gigabits(tcp.gbps)}  ${bar(tcp.gbps)}`,
     `   ${name('underlay')}${gigabits(tcp.underlayGbps)}  ${bar(tcp.underlayGbps)}`,
   ];
@@ -178,7 +178,15 @@ function throughput(tcp: ThroughputFacts): string[] {
 
 const count = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
 const gigabits = (value: number): string => `${value.toFixed(value < 1 ? 3 : 2).padStart(6)} Gb/s`;
+const ratioText = (ratio: number): string => (ratio < 0.1 ? ratio.toPrecision(2) : ratio.toFixed(2));
 const milliseconds = (value: number | null): string => (value === null ? 'lost' : value.toFixed(3));
+
+/** A key of ten digits leaves no room for the time. */
+function leaseText(node: NodeFacts): string {
+  const key = `key ${node.leaseKey}`;
+  const both = `${lifetime(node.leaseSeconds)}, ${key}`;
+  return 10 + node.subnet.length + both.length <= INSIDE ? both : key;
+}
 
 function lifetime(seconds: number | null): string {
   if (seconds === null) return 'no end';
