@@ -12,10 +12,9 @@
  * Nothing is kept from one batch to the next: a run that is open at the end of a batch is closed there.
  * borrowed: every offset, until `take` returns.
  */
-import { constants } from 'node:os';
 import { get16, get32 } from '../wire/bytes.ts';
 import { contains4, type Subnet4 } from '../wire/cidr.ts';
-import { checkSegment4, rewriteSegment4, superHeaderLength4 } from '../wire/gso.ts';
+import { checkSegment4, superHeaderLength4 } from '../wire/gso.ts';
 import {
   checkIp4,
   ip4Destination,
@@ -26,7 +25,7 @@ import {
   PROTOCOL_TCP,
   PROTOCOL_UDP,
 } from '../wire/ip4.ts';
-import { TCP_CHECKSUM, TCP_CWR, tcpFlags } from '../wire/tcp.ts';
+import { TCP_CHECKSUM } from '../wire/tcp.ts';
 import {
   checkTulle,
   FLAG_PARTIAL_CHECKSUM,
@@ -42,25 +41,13 @@ import {
   tulleSegmentSize,
 } from '../wire/tulle.ts';
 import { UDP_CHECKSUM } from '../wire/udp.ts';
-import {
-  emitVnet,
-  VNET_FLAG_NEEDS_CSUM,
-  VNET_GSO_ECN,
-  VNET_GSO_NONE,
-  VNET_GSO_TCPV4,
-  VNET_GSO_UDP_L4,
-  VNET_HEADER_BYTES,
-  vnetGsoSize,
-} from '../wire/vnet.ts';
+import { emitVnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, VNET_HEADER_BYTES } from '../wire/vnet.ts';
 import { dropIndex, flowIndex } from './counters.ts';
+import { PacketTable, type WritePackets, writeRunHeaders } from './packet-table.ts';
 import { findPeer, type Network } from './peers.ts';
 import {
   CONTROL_COALESCE_OFF,
   FORMAT_TULLE,
-  IOV_WORDS,
-  MAX_IOVS,
-  MAX_PACKETS,
-  PACKET_WORDS,
   PEER_BYTES,
   PEER_FORMAT,
   PEER_KEY,
@@ -71,18 +58,11 @@ import {
   type Slab,
 } from './slab.ts';
 
-/** Hands `packetCount` packets of the slab's table to the TUN, writes each one's status, returns how many it took. */
-export type WritePackets = (packetCount: number) => number;
-
 const AF_INET = 2;
 /** UIO_MAXIOV (include/uapi/linux/uio.h) bounds a gathered write; UDP_MAX_SEGMENTS (include/linux/udp.h) a UDP super-packet. */
 const MAX_TCP_RUN = 1_024;
 const MAX_UDP_RUN = 128;
-const { EINVAL } = constants.errno;
 
-const PACKETS = flowIndex('ingress-packets');
-const BYTES = flowIndex('ingress-bytes');
-const SUPER_PACKETS = flowIndex('ingress-super-packets');
 const DATAGRAMS = flowIndex('ingress-datagrams');
 const TRAINS = flowIndex('ingress-trains');
 const TRUNCATED = dropIndex('ingress-truncated');
@@ -94,18 +74,12 @@ const UNKNOWN_KIND = dropIndex('ingress-unknown-kind');
 const STALE_KEY = dropIndex('ingress-stale-key');
 const SPOOFED = dropIndex('ingress-spoofed-source');
 const NOT_OURS = dropIndex('ingress-not-ours');
-const WRITE_FAILED = dropIndex('ingress-write-failed');
 
 export class Ingress {
   readonly #slab: Slab;
   readonly #network: Subnet4;
   readonly #own: Subnet4;
-  readonly #write: WritePackets;
-
-  #packets = 0;
-  #iovs = 0;
-  /** Segments of each packet in the table; 1 for what is no run. */
-  readonly #segments = new Uint16Array(MAX_PACKETS);
+  readonly #table: PacketTable;
 
   /** The open run; #runCount 0 when there is none. */
   #runPeer = -1;
@@ -124,13 +98,14 @@ export class Ingress {
     this.#slab = slab;
     this.#network = network.network;
     this.#own = own;
-    this.#write = write;
+    this.#table = new PacketTable(slab, write);
   }
 
   /** Delivers the datagrams of the first `count` records; all are written or counted when it returns. */
   take(count: number): void {
     for (let slot = 0; slot < count; slot++) this.#record(slot);
-    this.#flush();
+    this.#closeRun();
+    this.#table.flush();
   }
 
   #record(slot: number): void {
@@ -211,17 +186,17 @@ export class Ingress {
       if (field < 0 || start + field + 2 > total) return MALFORMED;
     }
     this.#closeRun();
-    this.#makeRoom();
+    if (!this.#table.hasRoom(1, 2)) this.#table.flush();
     if (partial) {
       // A partial checksum came behind a tulle header, whose place the vnet header takes.
       emitVnet(bytes, ip - VNET_HEADER_BYTES, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, start, field);
-      this.#iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + total);
-      this.#packet(1, 1, total);
+      this.#table.iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + total);
+      this.#table.packet(1, 1, total);
     } else {
       // In a train of bare packets the bytes before this one belong to its neighbour: the vnet header stands elsewhere.
-      this.#iov(this.#slab.zeroVnetOffset, VNET_HEADER_BYTES);
-      this.#iov(ip, total);
-      this.#packet(2, 1, total);
+      this.#table.iov(this.#slab.zeroVnetOffset, VNET_HEADER_BYTES);
+      this.#table.iov(ip, total);
+      this.#table.packet(2, 1, total);
     }
     return -1;
   }
@@ -237,7 +212,7 @@ export class Ingress {
     const continues =
       this.#runCount > 0 &&
       this.#runCount < this.#runLimit &&
-      this.#iovs < MAX_IOVS &&
+      this.#table.hasRoom(0, 1) &&
       this.#runPeer === peer &&
       this.#runId === id &&
       this.#runFirst + this.#runCount === index &&
@@ -248,7 +223,7 @@ export class Ingress {
     if (continues) {
       const slice = Math.min(size, this.#runTotal - this.#runInner - index * size);
       if (slice <= 0 || available !== this.#runInner + slice) return MALFORMED;
-      this.#iov(ip + this.#runInner, slice);
+      this.#table.iov(ip + this.#runInner, slice);
       this.#runCount++;
       this.#runPayload += slice;
       return -1;
@@ -258,10 +233,10 @@ export class Ingress {
     const refused = this.#refuse(record, ip);
     if (refused >= 0) return refused;
     this.#closeRun();
-    this.#makeRoom();
+    if (!this.#table.hasRoom(1, 2)) this.#table.flush();
     const inner = superHeaderLength4(bytes, ip);
     // The first segment lies in one piece with its headers, and the vnet header takes the tulle header's place.
-    this.#iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + available);
+    this.#table.iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + available);
     this.#runPeer = peer;
     this.#runId = id;
     this.#runCount = 1;
@@ -283,7 +258,8 @@ export class Ingress {
     this.#runCount = 0;
     const isLast =
       this.#runInner + (this.#runFirst + count - 1) * this.#runSegmentSize + this.#runSegmentSize >= this.#runTotal;
-    this.#finishHeaders(
+    writeRunHeaders(
+      this.#slab.bytes,
       this.#runIp,
       this.#runInner,
       this.#runFirst,
@@ -292,120 +268,6 @@ export class Ingress {
       isLast,
       count,
     );
-    this.#packet(count, count, this.#runInner + this.#runPayload);
-  }
-
-  /** Rewrites a super-packet's headers at `ip` for `count` of its segments from `index` on, and puts their vnet header before. */
-  #finishHeaders(
-    ip: number,
-    inner: number,
-    index: number,
-    size: number,
-    payload: number,
-    isLast: boolean,
-    count: number,
-  ): void {
-    const bytes = this.#slab.bytes;
-    rewriteSegment4(bytes, ip, inner, index, size, payload, isLast);
-    const ipLength = ip4HeaderLength(bytes, ip);
-    const vnet = ip - VNET_HEADER_BYTES;
-    const tcp = ip4Protocol(bytes, ip) === PROTOCOL_TCP;
-    const field = tcp ? TCP_CHECKSUM : UDP_CHECKSUM;
-    if (count === 1) {
-      emitVnet(bytes, vnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, ipLength, field);
-      return;
-    }
-    const ecn = tcp && (tcpFlags(bytes, ip + ipLength) & TCP_CWR) !== 0 ? VNET_GSO_ECN : 0;
-    emitVnet(
-      bytes,
-      vnet,
-      VNET_FLAG_NEEDS_CSUM,
-      (tcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4) | ecn,
-      inner,
-      size,
-      ipLength,
-      field,
-    );
-  }
-
-  #iov(offset: number, length: number): void {
-    const at = (this.#slab.ingressIovsOffset >> 2) + this.#iovs++ * IOV_WORDS;
-    this.#slab.words[at] = offset;
-    this.#slab.words[at + 1] = length;
-  }
-
-  /** Closes a packet over the last `iovs` gather entries. */
-  #packet(iovs: number, segments: number, total: number): void {
-    const at = (this.#slab.packetsOffset >> 2) + this.#packets * PACKET_WORDS;
-    this.#slab.words[at] = this.#iovs - iovs;
-    this.#slab.words[at + 1] = iovs;
-    this.#slab.words[at + 2] = 0;
-    this.#segments[this.#packets++] = segments;
-    this.#slab.counters[BYTES] += total;
-  }
-
-  /** Before a packet of at most two gather entries is added, with no run open. */
-  #makeRoom(): void {
-    if (this.#packets === MAX_PACKETS || this.#iovs + 2 > MAX_IOVS) this.#flush();
-  }
-
-  #flush(): void {
-    this.#closeRun();
-    const count = this.#packets;
-    if (count > 0) {
-      const taken = this.#write(count);
-      this.#account(count, taken === count);
-    }
-    this.#packets = 0;
-    this.#iovs = 0;
-  }
-
-  #account(count: number, allTaken: boolean): void {
-    const { words, counters, control } = this.#slab;
-    const table = this.#slab.packetsOffset >> 2;
-    for (let packet = 0; packet < count; packet++) {
-      const at = table + packet * PACKET_WORDS;
-      const status = allTaken ? 0 : words[at + 2];
-      const segments = this.#segments[packet];
-      if (status === 0) {
-        counters[PACKETS]++;
-        if (segments > 1) counters[SUPER_PACKETS]++;
-      } else if (segments > 1 && status === EINVAL) {
-        // This kernel does not take GSO writes after all: never again, and these segments are written one by one.
-        control[CONTROL_COALESCE_OFF] = 1;
-        this.#writeSingly(at, segments);
-      } else {
-        counters[WRITE_FAILED] += segments;
-      }
-    }
-  }
-
-  /** Writes the segments of one refused run as packets of their own; each datagram still holds its own copy of the headers. */
-  #writeSingly(packet: number, segments: number): void {
-    const { words, bytes, counters } = this.#slab;
-    const iovs = (this.#slab.ingressIovsOffset >> 2) + words[packet] * IOV_WORDS;
-    const table = this.#slab.packetsOffset >> 2;
-    const saved = words.slice(table, table + PACKET_WORDS);
-    const first = words[packet];
-    const firstIp = words[iovs] + VNET_HEADER_BYTES;
-    const size = vnetGsoSize(bytes, firstIp - VNET_HEADER_BYTES);
-    const inner = words[iovs + 1] - VNET_HEADER_BYTES - size;
-    for (let i = 0; i < segments; i++) {
-      const iov = iovs + i * IOV_WORDS;
-      const slice = i === 0 ? size : words[iov + 1];
-      const ip = i === 0 ? firstIp : words[iov] - inner;
-      // The first header was rewritten for the run and begins at its first byte; the others are the super-packet's still.
-      const index = i === 0 ? 0 : tulleIndex(bytes, ip - HEADER_BYTES);
-      const isLast = i > 0 && inner + index * size + slice >= ip4TotalLength(bytes, ip);
-      this.#finishHeaders(ip, inner, index, size, slice, isLast, 1);
-      words[iov] = ip - VNET_HEADER_BYTES;
-      words[iov + 1] = VNET_HEADER_BYTES + inner + slice;
-      words[table] = first + i;
-      words[table + 1] = 1;
-      words[table + 2] = 0;
-      if (this.#write(1) === 1) counters[PACKETS]++;
-      else counters[WRITE_FAILED]++;
-    }
-    words.set(saved, table);
+    this.#table.packet(count, count, this.#runInner + this.#runPayload);
   }
 }

@@ -1,0 +1,152 @@
+/**
+ * The table of messages to the underlay: gather entries, the messages over them, and what becomes of each. A message is
+ * one datagram or one train. A refused train turns trains off and leaves again as single datagrams.
+ */
+import { constants } from 'node:os';
+import { MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS } from '../wire/gso.ts';
+import { type DropReason, dropIndex, flowIndex } from './counters.ts';
+import { CONTROL_TRAINS_OFF, IOV_WORDS, MAX_IOVS, MAX_MESSAGES, MESSAGE_WORDS, PEER_BYTES, type Slab } from './slab.ts';
+
+/** Hands `messageCount` messages of the slab's table to the underlay, writes each one's status, returns how many left. */
+export type SendMessages = (messageCount: number) => number;
+
+const { EAGAIN, EINVAL, EIO, EMSGSIZE } = constants.errno;
+
+const DATAGRAMS = flowIndex('egress-datagrams');
+const TRAINS = flowIndex('egress-trains');
+
+export class MessageTable {
+  readonly #slab: Slab;
+  readonly #send: SendMessages;
+  /** Of each message in the table: its datagrams, and the bytes of all of them. */
+  readonly #datagrams = new Uint16Array(MAX_MESSAGES);
+  readonly #bytesOf = new Uint32Array(MAX_MESSAGES);
+  #messages = 0;
+  #iovs = 0;
+  #headers = 0;
+  /** The run that the next datagram may join: its peer, or -1 when there is none, and the size of its datagrams. */
+  #runPeer = -1;
+  #runSize = 0;
+
+  constructor(slab: Slab, send: SendMessages) {
+    this.#slab = slab;
+    this.#send = send;
+  }
+
+  /** Whether that many more messages (or headers, whichever is more) and gather entries fit. */
+  hasRoom(messages: number, iovs: number): boolean {
+    return Math.max(this.#messages, this.#headers) + messages <= MAX_MESSAGES && this.#iovs + iovs <= MAX_IOVS;
+  }
+
+  /** The place of a fresh tulle header, valid until the next flush. */
+  header(): number {
+    return this.#slab.headersOffset + this.#headers++ * 16;
+  }
+
+  /** A datagram that lies in one piece: it joins the run of its equals to the same peer, or begins one. */
+  datagram(peer: number, offset: number, size: number): void {
+    const last = this.#messages - 1;
+    const joins =
+      this.#runPeer === peer &&
+      size <= this.#runSize &&
+      this.#slab.control[CONTROL_TRAINS_OFF] === 0 &&
+      this.#datagrams[last] < MAX_TRAIN_DATAGRAMS &&
+      this.#bytesOf[last] + size <= MAX_TRAIN_BYTES;
+    this.iov(offset, size);
+    if (!joins) {
+      this.message(peer, 1, 1, size, 0);
+      this.#runPeer = peer;
+      this.#runSize = size;
+      return;
+    }
+    const at = (this.#slab.messagesOffset >> 2) + last * MESSAGE_WORDS;
+    this.#slab.words[at + 1]++;
+    this.#slab.words[at + 2] = this.#runSize;
+    this.#datagrams[last]++;
+    this.#bytesOf[last] += size;
+    // UDP_SEGMENT allows a shorter datagram at the end of a train only (udp(7)).
+    if (size < this.#runSize) this.#runPeer = -1;
+  }
+
+  /** Adds a gather entry. */
+  iov(offset: number, length: number): void {
+    const at = (this.#slab.egressIovsOffset >> 2) + this.#iovs++ * IOV_WORDS;
+    this.#slab.words[at] = offset;
+    this.#slab.words[at + 1] = length;
+  }
+
+  /** Closes a message over the last `iovs` gather entries. */
+  message(peer: number, datagrams: number, iovs: number, bytes: number, segmentSize: number): void {
+    const at = (this.#slab.messagesOffset >> 2) + this.#messages * MESSAGE_WORDS;
+    const words = this.#slab.words;
+    words[at] = this.#iovs - iovs;
+    words[at + 1] = iovs;
+    words[at + 2] = segmentSize;
+    words[at + 3] = this.#slab.peersOffset + peer * PEER_BYTES;
+    words[at + 4] = 0;
+    this.#datagrams[this.#messages] = datagrams;
+    this.#bytesOf[this.#messages] = bytes;
+    this.#messages++;
+    this.#runPeer = -1;
+  }
+
+  /** Hands all to the underlay and accounts for each. */
+  flush(): void {
+    const count = this.#messages;
+    if (count > 0) {
+      const left = this.#send(count);
+      this.#account(count, left === count);
+    }
+    this.#messages = 0;
+    this.#iovs = 0;
+    this.#headers = 0;
+    this.#runPeer = -1;
+  }
+
+  #account(count: number, allLeft: boolean): void {
+    const { words, counters, control } = this.#slab;
+    const table = this.#slab.messagesOffset >> 2;
+    for (let message = 0; message < count; message++) {
+      const at = table + message * MESSAGE_WORDS;
+      const status = allLeft ? 0 : words[at + 4];
+      const datagrams = this.#datagrams[message];
+      if (status === 0) {
+        counters[DATAGRAMS] += datagrams;
+        if (datagrams > 1) counters[TRAINS]++;
+      } else if (datagrams > 1 && (status === EINVAL || status === EIO)) {
+        // The kernel cannot do trains on this path after all: never again, and these leave one by one.
+        control[CONTROL_TRAINS_OFF] = 1;
+        this.#sendSingly(at, datagrams);
+      } else {
+        counters[dropOf(status)] += datagrams;
+      }
+    }
+  }
+
+  /** Sends the datagrams of one refused train as messages of their own; the train's message is spent. */
+  #sendSingly(message: number, datagrams: number): void {
+    const { words, counters } = this.#slab;
+    const iovs = words[message + 1] / datagrams;
+    const end = words[message] + words[message + 1];
+    words[message + 1] = iovs;
+    words[message + 2] = 0;
+    // The message moves along its own gather entries; the table's first place serves, so that the kernel gets one message.
+    const table = this.#slab.messagesOffset >> 2;
+    const saved = words.slice(table, table + MESSAGE_WORDS);
+    const single = words.slice(message, message + MESSAGE_WORDS);
+    for (let first = single[0]; first < end; first += iovs) {
+      single[0] = first;
+      words.set(single, table);
+      if (this.#send(1) === 1) counters[DATAGRAMS]++;
+      else counters[dropOf(words[table + 4])]++;
+    }
+    words.set(saved, table);
+  }
+}
+
+/** Where a status ends that did not let a datagram leave. */
+function dropOf(status: number): number {
+  const reason: DropReason =
+    status === EMSGSIZE ? 'egress-too-big' : status === EAGAIN ? 'egress-queue-full' : 'egress-send-failed';
+  return dropIndex(reason);
+}

@@ -1,0 +1,159 @@
+/**
+ * The table of packets for the TUN: gather entries, the packets over them, and what becomes of each. A refused coalesced
+ * write turns coalescing off, and its segments are written one by one.
+ */
+import { constants } from 'node:os';
+import { rewriteSegment4 } from '../wire/gso.ts';
+import { ip4HeaderLength, ip4Protocol, ip4TotalLength, PROTOCOL_TCP } from '../wire/ip4.ts';
+import { TCP_CHECKSUM, TCP_CWR, tcpFlags } from '../wire/tcp.ts';
+import { HEADER_BYTES, tulleIndex } from '../wire/tulle.ts';
+import { UDP_CHECKSUM } from '../wire/udp.ts';
+import {
+  emitVnet,
+  VNET_FLAG_NEEDS_CSUM,
+  VNET_GSO_ECN,
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER_BYTES,
+  vnetGsoSize,
+} from '../wire/vnet.ts';
+import { dropIndex, flowIndex } from './counters.ts';
+import { CONTROL_COALESCE_OFF, IOV_WORDS, MAX_IOVS, MAX_PACKETS, PACKET_WORDS, type Slab } from './slab.ts';
+
+/** Hands `packetCount` packets of the slab's table to the TUN, writes each one's status, returns how many it took. */
+export type WritePackets = (packetCount: number) => number;
+
+const PACKETS = flowIndex('ingress-packets');
+const BYTES = flowIndex('ingress-bytes');
+const SUPER_PACKETS = flowIndex('ingress-super-packets');
+const WRITE_FAILED = dropIndex('ingress-write-failed');
+
+/** Rewrites a super-packet's headers at `ip` for `count` of its segments from `index` on, and puts their vnet header before. */
+export function writeRunHeaders(
+  bytes: Uint8Array,
+  ip: number,
+  inner: number,
+  index: number,
+  size: number,
+  payload: number,
+  isLast: boolean,
+  count: number,
+): void {
+  rewriteSegment4(bytes, ip, inner, index, size, payload, isLast);
+  const ipLength = ip4HeaderLength(bytes, ip);
+  const vnet = ip - VNET_HEADER_BYTES;
+  const tcp = ip4Protocol(bytes, ip) === PROTOCOL_TCP;
+  const field = tcp ? TCP_CHECKSUM : UDP_CHECKSUM;
+  if (count === 1) {
+    emitVnet(bytes, vnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, ipLength, field);
+    return;
+  }
+  const ecn = tcp && (tcpFlags(bytes, ip + ipLength) & TCP_CWR) !== 0 ? VNET_GSO_ECN : 0;
+  emitVnet(
+    bytes,
+    vnet,
+    VNET_FLAG_NEEDS_CSUM,
+    (tcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4) | ecn,
+    inner,
+    size,
+    ipLength,
+    field,
+  );
+}
+
+export class PacketTable {
+  readonly #slab: Slab;
+  readonly #write: WritePackets;
+  #packets = 0;
+  #iovs = 0;
+  /** Segments of each packet in the table; 1 for what is no run. */
+  readonly #segments = new Uint16Array(MAX_PACKETS);
+
+  constructor(slab: Slab, write: WritePackets) {
+    this.#slab = slab;
+    this.#write = write;
+  }
+
+  /** Adds a gather entry. */
+  iov(offset: number, length: number): void {
+    const at = (this.#slab.ingressIovsOffset >> 2) + this.#iovs++ * IOV_WORDS;
+    this.#slab.words[at] = offset;
+    this.#slab.words[at + 1] = length;
+  }
+
+  /** Closes a packet over the last `iovs` gather entries. */
+  packet(iovs: number, segments: number, total: number): void {
+    const at = (this.#slab.packetsOffset >> 2) + this.#packets * PACKET_WORDS;
+    this.#slab.words[at] = this.#iovs - iovs;
+    this.#slab.words[at + 1] = iovs;
+    this.#slab.words[at + 2] = 0;
+    this.#segments[this.#packets++] = segments;
+    this.#slab.counters[BYTES] += total;
+  }
+
+  /** Whether that many more packets and gather entries fit. */
+  hasRoom(packets: number, iovs: number): boolean {
+    return this.#packets + packets <= MAX_PACKETS && this.#iovs + iovs <= MAX_IOVS;
+  }
+
+  /** Hands all to the TUN and accounts for each. */
+  flush(): void {
+    const count = this.#packets;
+    if (count > 0) {
+      const taken = this.#write(count);
+      this.#account(count, taken === count);
+    }
+    this.#packets = 0;
+    this.#iovs = 0;
+  }
+
+  #account(count: number, allTaken: boolean): void {
+    const { words, counters, control } = this.#slab;
+    const table = this.#slab.packetsOffset >> 2;
+    for (let packet = 0; packet < count; packet++) {
+      const at = table + packet * PACKET_WORDS;
+      const status = allTaken ? 0 : words[at + 2];
+      const segments = this.#segments[packet];
+      if (status === 0) {
+        counters[PACKETS]++;
+        if (segments > 1) counters[SUPER_PACKETS]++;
+      } else if (segments > 1 && status === constants.errno.EINVAL) {
+        // This kernel does not take GSO writes after all: never again, and these segments are written one by one.
+        control[CONTROL_COALESCE_OFF] = 1;
+        this.#writeSingly(at, segments);
+      } else {
+        counters[WRITE_FAILED] += segments;
+      }
+    }
+  }
+
+  /** Writes the segments of one refused run as packets of their own; each datagram still holds its own copy of the headers. */
+  #writeSingly(packet: number, segments: number): void {
+    const { words, bytes, counters } = this.#slab;
+    const iovs = (this.#slab.ingressIovsOffset >> 2) + words[packet] * IOV_WORDS;
+    const table = this.#slab.packetsOffset >> 2;
+    const saved = words.slice(table, table + PACKET_WORDS);
+    const first = words[packet];
+    const firstIp = words[iovs] + VNET_HEADER_BYTES;
+    const size = vnetGsoSize(bytes, firstIp - VNET_HEADER_BYTES);
+    const inner = words[iovs + 1] - VNET_HEADER_BYTES - size;
+    for (let i = 0; i < segments; i++) {
+      const iov = iovs + i * IOV_WORDS;
+      const slice = i === 0 ? size : words[iov + 1];
+      const ip = i === 0 ? firstIp : words[iov] - inner;
+      // The first header was rewritten for the run and begins at its first byte; the others are the super-packet's still.
+      const index = i === 0 ? 0 : tulleIndex(bytes, ip - HEADER_BYTES);
+      const isLast = i > 0 && inner + index * size + slice >= ip4TotalLength(bytes, ip);
+      writeRunHeaders(bytes, ip, inner, index, size, slice, isLast, 1);
+      words[iov] = ip - VNET_HEADER_BYTES;
+      words[iov + 1] = VNET_HEADER_BYTES + inner + slice;
+      words[table] = first + i;
+      words[table + 1] = 1;
+      words[table + 2] = 0;
+      if (this.#write(1) === 1) counters[PACKETS]++;
+      else counters[WRITE_FAILED]++;
+    }
+    words.set(saved, table);
+  }
+}
