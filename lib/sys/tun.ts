@@ -42,7 +42,7 @@ function explain(errno: number, name: string): SysError {
 /**
  * Makes (or attaches to) the TUN device `name`, which may hold one %d for the first free number, in the network namespace
  * of the calling thread: IFF_TUN | IFF_NO_PI, non-blocking. With `vnetHeader` each packet starts with the 10-byte
- * virtio_net_hdr. `offloads` are TUN_F_ bits; what the kernel does not know is left out, and the accepted ones come back.
+ * virtio_net_hdr; without, `offloads` are none. They are TUN_F_ bits; what the kernel does not know is left out, and the accepted ones come back.
  * The device goes away with its last handle. Throws SysError: EPERM, EACCES, ENOENT, EBUSY, EINVAL…
  */
 export function openTun(options: { name: string; vnetHeader: boolean; offloads: number; multiQueue?: boolean }): {
@@ -56,7 +56,8 @@ export function openTun(options: { name: string; vnetHeader: boolean; offloads: 
   try {
     const into = new Uint8Array(16);
     const bytes = check(native.tunName(handle, into));
-    const accepted = fallbacks(offloads).find(wish => native.setTunOffloads(handle, wish) === 0);
+    const wishes = vnetHeader ? fallbacks(offloads) : [0]; // without the header nobody would know what was left undone
+    const accepted = wishes.find(wish => native.setTunOffloads(handle, wish) === 0);
     return { handle, name: new TextDecoder().decode(into.subarray(0, bytes)), offloads: accepted ?? 0 };
   } catch (error) {
     close(handle);

@@ -1,5 +1,6 @@
 /** UDP sockets and their addresses. */
 import { check, native } from './addon.ts';
+import { close } from './handles.ts';
 
 /** Bytes of an address in an arena: a sockaddr_in or sockaddr_in6, padded with zeros. */
 export const ADDRESS_BYTES = 32;
@@ -31,7 +32,12 @@ export function openUdp(options: {
   const handle = check(native.openUdp(address, port, receiveBuffer, sendBuffer, flags), {
     subject: `${address} port ${port}`,
   });
-  return { handle, port: localAddress(handle).port };
+  try {
+    return { handle, port: localAddress(handle).port };
+  } catch (error) {
+    close(handle);
+    throw error;
+  }
 }
 
 /** Whether trains of datagrams are handed over in one piece (UDP_GRO). */

@@ -80,9 +80,12 @@ static void call_back(napi_env env, napi_value callback, void *context, void *da
     stop_watch(env, watch);
     return;
   }
-  napi_value nobody, value;
+  napi_value nobody, value, error;
   napi_get_undefined(env, &nobody);
-  napi_call_function(env, nobody, callback, 0, NULL, &value); // what it throws becomes an uncaughtException
+  // Node 20 and 22 only warn about what is thrown here: hand it over as any event's uncaughtException ourselves.
+  if (napi_call_function(env, nobody, callback, 0, NULL, &value) == napi_pending_exception &&
+      napi_get_and_clear_last_exception(env, &error) == napi_ok)
+    napi_fatal_exception(env, error);
   if (watch->over) return;
   __atomic_store_n(&watch->answered, true, __ATOMIC_RELEASE);
   waker_wake(&watch->waker);
