@@ -31,13 +31,28 @@ export function failureKindOf(error: unknown): FailureKind {
   return 'refused';
 }
 
+// What gRPC and OpenSSL say, and what a person can do about it. The first match counts.
+const plainReasons: readonly [RegExp, string][] = [
+  [/ECONNREFUSED/, 'connection refused'],
+  [/EHOSTUNREACH|ENETUNREACH/, 'no route to it'],
+  [/ENOTFOUND|Name resolution failed/, 'its name cannot be resolved'],
+  [/wrong version number|packet length too long/, 'TLS: it does not speak TLS: is it http:// and not https://?'],
+  [/alert bad certificate|certificate required|alert unknown ca/, 'TLS: it wants a client certificate that it trusts'],
+  [/certificate has expired/, 'TLS: its certificate has expired'],
+  [/altnames|Hostname\/IP does not match/, 'TLS: its certificate is for another name or address'],
+  [/self.signed certificate|unable to (get|verify)/, 'TLS: its certificate is not signed by a CA that we trust'],
+  [/Protocol error|Parse Error|Failed to parse/, 'it does not speak gRPC: is it an etcd, and not https://?'],
+  [/deadline/i, 'no answer in time'],
+];
+
 /** etcd's reason without gRPC's decoration, on one line. */
 export function reasonOf(error: unknown): string {
+  if (error instanceof DeadlineError) return 'no answer in time';
   const text = messageOf(error).replace(statusPattern, '').replace(/\s+/g, ' ').trim();
-  if (error instanceof DeadlineError || /deadline/i.test(text)) return 'no answer in time';
-  if (/ECONNREFUSED/.test(text)) return 'connection refused';
-  if (/self.signed certificate|unable to (get|verify)|certificate|altnames/i.test(text)) return `TLS: ${text}`;
-  return text.replace(/^etcdserver: /, '') || 'no reason given';
+  const plain = plainReasons.find(([pattern]) => pattern.test(text));
+  if (plain !== undefined) return plain[1];
+  const inner = /Last error: (.*?)(?: \([^()]*Z\))?\.? Resolution note:/.exec(text)?.[1] ?? text;
+  return inner.replace(/^(Error: )?(etcdserver: )?/, '') || 'no reason given';
 }
 
 /** The error of a verb. Nothing of the original is attached: its stack is noise, and its text is already in the line. */

@@ -1,10 +1,10 @@
 // A local etcd for the lab and the tests: started on a directory, watched until it serves, ended for certain.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { homedir } from 'node:os';
-import { delimiter, join, resolve } from 'node:path';
+import { delimiter, isAbsolute, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, TulleError } from '../lib/util/errors.ts';
 
@@ -26,6 +26,8 @@ export interface EtcdServerOptions {
   tls?: { certFile: string; keyFile: string; clientCaFile?: string };
   /** Start and go on without waiting until it serves: for members that need each other. */
   dontWait?: boolean;
+  /** It lives on when this process ends; absent: it dies with us, even when we are killed. */
+  outlive?: boolean;
 }
 
 export interface EtcdServer {
@@ -44,8 +46,9 @@ const stopMs = 3_000;
 /** The path of an etcd program, or undefined: PATH, the usual places, and where scripts/install-etcd.mjs puts its own. */
 export function findEtcd(): string | undefined {
   const cache = process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache');
-  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/bin', '/usr/sbin', '/usr/local/bin'];
-  return [...folders.map(folder => join(folder, 'etcd')), join(cache, 'tulle/etcd/usr/bin/etcd')].find(isExecutable);
+  const path = (process.env['PATH'] ?? '').split(delimiter).filter(isAbsolute);
+  const folders = [...path, '/usr/bin', '/usr/sbin', '/usr/local/bin', join(cache, 'tulle/etcd/usr/bin')];
+  return folders.map(folder => join(folder, 'etcd')).find(isExecutable);
 }
 
 /** Throws TulleError: 'no-etcd', 'etcd-failed' (with the last line of its log). Nothing is left running then. */
@@ -96,8 +99,11 @@ export async function startEtcd(options: EtcdServerOptions): Promise<EtcdServer>
     throw new TulleError('etcd-failed', `${program} could not be started`);
   }
   const isRunning = (): boolean => child.exitCode === null && child.signalCode === null;
-  const killAtExit = (): void => void (isRunning() && child.kill('SIGKILL'));
-  process.once('exit', killAtExit);
+  if (options.outlive) child.unref();
+  else {
+    const guard = startGuard(pid);
+    child.once('exit', () => guard.kill('SIGKILL'));
+  }
 
   const server: EtcdServer = {
     endpoint,
@@ -118,7 +124,6 @@ export async function startEtcd(options: EtcdServerOptions): Promise<EtcdServer>
         await exited;
         clearTimeout(timer);
       }
-      process.removeListener('exit', killAtExit);
       rmSync(join(directory, control), { force: true });
     },
   };
@@ -167,6 +172,19 @@ async function launch(
   }
 }
 
+/** A shell that waits for the end of our pipe, which closes however we end, and then kills etcd. */
+function startGuard(pid: number): ChildProcess {
+  const guard = spawn('/bin/sh', ['-c', 'read -r _; kill -KILL "$1"', 'sh', `${pid}`], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  guard.on('error', () => {}); // without a shell etcd is still stopped by `stop`
+  guard.unref();
+  guard.stdin?.on('error', () => {});
+  if (guard.stdin !== null && 'unref' in guard.stdin && typeof guard.stdin.unref === 'function') guard.stdin.unref();
+  return guard;
+}
+
 function isHealthy(socketPath: string): Promise<boolean> {
   return new Promise(done => {
     const request = get({ socketPath, path: '/health', timeout: 1000, agent: false }, response => {
@@ -186,7 +204,7 @@ function isHealthy(socketPath: string): Promise<boolean> {
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);
-    return true;
+    return statSync(path).isFile(); // a folder may be "executable" too
   } catch {
     return false;
   }

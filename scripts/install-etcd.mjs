@@ -4,9 +4,9 @@
 // cache folder. Installing the package would also make a user and a service that starts at every boot, on a machine that
 // only wanted to run a test. It needs no root, unless the package lists are missing and must be updated first.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { delimiter, isAbsolute, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 const say = text => process.stderr.write(`tulle: ${text}\n`);
@@ -14,14 +14,15 @@ const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'tul
 
 /** The path of an etcd program, or undefined. The same places as findEtcd in etcd/server.ts. */
 function findEtcd() {
-  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/bin', '/usr/sbin', '/usr/local/bin'];
+  const path = (process.env.PATH ?? '').split(delimiter).filter(isAbsolute);
+  const folders = [...path, '/usr/bin', '/usr/sbin', '/usr/local/bin'];
   return [...folders, join(cache, 'etcd/usr/bin')].map(folder => join(folder, 'etcd')).find(runs);
 }
 
 function runs(path) {
   try {
     accessSync(path, constants.X_OK);
-    return true;
+    return statSync(path).isFile();
   } catch {
     return false;
   }

@@ -1,10 +1,11 @@
+import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { freePort, startEtcd } from '../../etcd/server.ts';
-import { bench, RawEtcd, requireEtcd } from './support.ts';
+import { bench, RawEtcd, requireEtcd, until } from './support.ts';
 
 requireEtcd();
 
@@ -35,6 +36,31 @@ t.test('a frozen etcd is stopped too', async t => {
   process.kill(made.server.pid, 'SIGSTOP');
   await made.server.stop();
   t.notOk(isAlive(made.server.pid));
+});
+
+t.test('it dies with the process that started it, unless it is to outlive it', async t => {
+  const serverFile = new URL('../../etcd/server.js', import.meta.url).href;
+  for (const outlive of [false, true]) {
+    const directory = mkdtempSync(join(tmpdir(), 'tulle-etcd-test-'));
+    const program = `
+      import { startEtcd } from ${JSON.stringify(serverFile)};
+      const server = await startEtcd({ directory: ${JSON.stringify(directory)}, clientAddress: '127.0.0.1', outlive: ${outlive} });
+      console.log(server.pid);
+      setTimeout(() => {}, 60_000);`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const pid = await new Promise<number>(done => child.stdout.once('data', text => done(Number(text))));
+    t.ok(isAlive(pid));
+    child.kill('SIGKILL');
+    if (outlive) {
+      await new Promise(done => child.once('exit', done));
+      t.ok(isAlive(pid));
+      process.kill(pid, 'SIGKILL');
+    }
+    await until('it is gone', () => !isAlive(pid));
+    rmSync(directory, { recursive: true, force: true });
+  }
 });
 
 t.test('a port that is in use: one clear line, nothing left running', async t => {
