@@ -23,7 +23,7 @@ t.test('the backend of a net-conf', async t => {
     code: 'bad-config',
     message: /"vxlan".*"tulle".*"udp"/,
   });
-  for (const Port of [0, 65_536, 1.5, '8285', null]) {
+  for (const Port of [0, 65_536, 1.5, '8285', -1]) {
     t.throws(() => backendOf({ backendType: 'udp', backend: { Port } }), { code: 'bad-config' }, String(Port));
   }
 });
