@@ -63,7 +63,11 @@ async function labUp(args: readonly string[]): Promise<number> {
     const name = nameOf(options);
     if (!hasPrivileges() && !isInside()) {
       store.ensureStateRoot(root, false);
-      return await runInside(root);
+      try {
+        return await runInside(root);
+      } finally {
+        store.removeStateRoot(root);
+      }
     }
     return await up({
       root,

@@ -11,7 +11,11 @@ const LOCK_MS = 5000;
 
 /** False when there was nothing to end. */
 export async function down(root: string, name: string): Promise<boolean> {
-  if (!hasRemains(root, name)) return false;
+  if (!hasRemains(root, name)) {
+    store.dropStaleLock(root, name);
+    store.removeStateRoot(root);
+    return false;
+  }
   const state = store.loadState(root, name);
   if (state !== undefined && store.ownerAlive(state)) await endProcesses([state.record.owner], OWNER_MS);
 

@@ -86,9 +86,10 @@ function follow(file: string, args: readonly string[], root: string, lifeline: b
       TULLE_LAB_CWD: process.cwd(),
     },
   });
-  // A terminal sends Ctrl-C to both of us: the one inside does the work. A signal to us alone is handed on.
-  process.on('SIGINT', () => {});
+  // The one inside does the work: signals are handed on. A terminal sends Ctrl-C to both of us; a lab hears only the
+  // first, and a command of "lab exec" must not hear it twice.
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  process.on('SIGINT', () => void (lifeline && child.kill('SIGINT')));
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]));

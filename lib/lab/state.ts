@@ -11,6 +11,7 @@
  * ROOT is /run/tulle/lab for root, $XDG_RUNTIME_DIR/tulle/lab or /tmp/tulle-UID/lab for others.
  */
 import {
+  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -120,6 +121,13 @@ export function releaseLock(root: string, name: string, handle: number): void {
     // a person removed it
   }
   sys.close(handle);
+}
+
+/** Removes the lock's file that a killed process left; one that is held stays. */
+export function dropStaleLock(root: string, name: string): void {
+  if (!existsSync(lockFile(root, name))) return;
+  const handle = takeLock(root, name);
+  if (handle !== undefined) releaseLock(root, name, handle);
 }
 
 /** True when one of our descriptors is the very file that `path` names now. */

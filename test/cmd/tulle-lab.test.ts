@@ -13,6 +13,7 @@ import { hasPrivileges } from '../../lib/lab/rootless.ts';
 const tulle = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
 const skip = hasPrivileges() && existsSync('/dev/net/tun') ? false : 'needs root and /dev/net/tun';
 const LAB_MS = 60_000;
+t.setTimeout(300_000);
 
 interface Ended {
   status: number | null;

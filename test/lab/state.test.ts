@@ -123,6 +123,18 @@ t.test('a lock on a file that is gone is none', async t => {
   store.releaseLock(root, 'lab', handle);
 });
 
+t.test('a lock that nobody holds goes, one that is held stays', async t => {
+  const root = folder(t);
+  writeFileSync(join(root, 'lab.lock'), '');
+  store.dropStaleLock(root, 'lab');
+  store.dropStaleLock(root, 'lab');
+  t.same(readdirSync(root), []);
+  const handle = store.takeLock(root, 'lab')!;
+  store.dropStaleLock(root, 'lab');
+  t.same(readdirSync(root), ['lab.lock']);
+  store.releaseLock(root, 'lab', handle);
+});
+
 t.test('teardown by the record alone', async t => {
   const root = folder(t);
   const state = store.createState(root, 'lab', facts);
