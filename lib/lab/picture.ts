@@ -51,6 +51,8 @@ export interface LabFacts {
   readonly nodes: readonly NodeFacts[];
   readonly pods: readonly PodFacts[];
   readonly pairs: readonly PairFacts[];
+  /** The same between the first two nodes, without the overlay. */
+  readonly underlayPair: PairFacts;
   readonly tcp: ThroughputFacts;
   readonly hints: readonly string[];
 }
@@ -133,7 +135,9 @@ function roundTrips(facts: LabFacts): string[] {
   const { pairs } = facts;
   const sent = pairs.reduce((sum, pair) => sum + pair.sent, 0);
   const lost = sent - pairs.reduce((sum, pair) => sum + pair.received, 0);
-  const title = ` Round trip, pod to pod: median in ms · ${sent} echoes, ${lost === 0 ? 'none' : lost} lost`;
+  const plain = milliseconds(facts.underlayPair.medianMs);
+  const echoes = `${sent} echoes, ${lost === 0 ? 'none' : lost} lost`;
+  const title = ` Round trip, pod to pod: median in ms · ${echoes} · plain underlay ${plain}`;
   const names = [...new Set(pairs.flatMap(pair => [pair.from, pair.to]))];
   if (names.length === 2) {
     const [pair] = pairs;

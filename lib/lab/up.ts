@@ -118,13 +118,14 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   const seconds = (performance.now() - start) / 1000;
 
   const firsts = plan.nodePlans.map(node => ends[pods.findIndex(pod => pod.node === node.name)]);
+  const bare = plan.nodePlans.slice(0, 2).map(node => end(node.name, node.address));
   const pairs = await step('round trips', () => measurePairs(pairsOf(firsts)));
+  const [underlayPair] = await step('round trips over the plain underlay', () => measurePairs(pairsOf(bare)));
   const [near, far] = firsts;
   const load = { seconds: options.seconds };
   const overlay = await step(`TCP over the overlay, ${options.seconds} s`, () => measureTcp(near, far, load));
-  const [a, b] = plan.nodePlans;
   const plain = await step(`TCP over the plain underlay, ${options.seconds} s`, () =>
-    measureTcp(end(a.name, a.address), end(b.name, b.address), load),
+    measureTcp(bare[0], bare[1], load),
   );
   const leases = await readLeases(state, options.registry);
   const facts: LabFacts = {
@@ -137,6 +138,7 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
     nodes: daemons.map(daemon => readNode(state, daemon, leases)),
     pods,
     pairs,
+    underlayPair,
     tcp: { from: near.name, to: far.name, seconds: options.seconds, gbps: overlay.gbps, underlayGbps: plain.gbps },
     hints: options.once ? [] : hintsFor(options.name, near.name, far.address, state.directory),
   };
@@ -193,7 +195,7 @@ export function resultOf(facts: LabFacts): object {
       mtu: node.device.mtu,
     })),
     pods: facts.pods.map(pod => ({ name: pod.name, node: pod.node, ip: pod.address })),
-    ping: summarise(facts.pairs),
+    ping: { ...summarise(facts.pairs), underlayRttMs: facts.underlayPair.medianMs },
     tcp: { gbps: facts.tcp.gbps, underlayGbps: facts.tcp.underlayGbps },
   };
 }

@@ -41,6 +41,7 @@ function factsOf(nodes: number, pods: number, changes: Partial<LabFacts> = {}): 
       medianMs: 0.0871 + 0.01 * i,
       leastMs: 0.07,
     })),
+    underlayPair: { from: 'node1', to: 'node2', sent: 20, received: 20, medianMs: 0.0434, leastMs: 0.03 },
     tcp: { from: 'pod1', to: firsts[1].name, seconds: 3, gbps: 12.345, underlayGbps: 24.1 },
     hints: ['tulle lab exec pod1 -- ping -c 3 10.42.26.2', 'tulle lab down'],
     ...changes,
@@ -74,7 +75,7 @@ t.test('two nodes', async t => {
  └─┬────────────────────────────────────────┘  └─┬────────────────────────────────────────┘
    └─ pod1   10.42.13.2            MTU 1460      └─ pod2   10.42.26.2            MTU 1460
 
- Round trip, pod to pod: median in ms · 20 echoes, none lost
+ Round trip, pod to pod: median in ms · 20 echoes, none lost · plain underlay 0.043
    pod1 → pod2   0.087   (least 0.070)
 
  TCP, one stream, 3 s each: the overlay is 0.51 of the plain underlay
@@ -117,7 +118,7 @@ t.test('three nodes, two pods each: a second row, a matrix', async t => {
    ├─ pod5   10.42.39.2            MTU 1460
    └─ pod6   10.42.39.3            MTU 1460
 
- Round trip, pod to pod: median in ms · 60 echoes, none lost
+ Round trip, pod to pod: median in ms · 60 echoes, none lost · plain underlay 0.043
                pod3     pod5
    pod1       0.087    0.097
    pod3                0.107
@@ -131,7 +132,10 @@ t.test('three nodes, two pods each: a second row, a matrix', async t => {
 
 t.test('many nodes: least, middle and most', async t => {
   const text = picture(factsOf(10, 1)).join('\n');
-  t.match(text, / Round trip, pod to pod: median in ms · 900 echoes, none lost\n {3}least {3}0\.087 {3}pod1 → pod2\n/);
+  t.match(
+    text,
+    / Round trip, pod to pod: median in ms · 900 echoes, none lost · plain underlay 0\.043\n {3}least {3}0\.087 {3}pod1 → pod2\n/,
+  );
   t.match(text, /\n {3}middle {2}0\.307 {3}pod3 → pod9\n {3}most {4}0\.527 {3}pod9 → pod10\n/);
   t.equal(text.match(/┌─┴─ node/g)?.length, 10);
 });
@@ -150,7 +154,7 @@ t.test('losses, slow paths, long keys, leases that end soon', async t => {
   });
   t.match(text.join('\n'), /│ lease +10\.42\.255\.0\/24 +key 4294967295 │/);
   t.match(text.join('\n'), / 75 s, key 4 │/);
-  t.match(text.join('\n'), /20 echoes, 20 lost\n {3}pod1 → pod2 {3}lost/);
+  t.match(text.join('\n'), /20 echoes, 20 lost · plain underlay 0\.043\n {3}pod1 → pod2 {3}lost/);
   t.match(text.join('\n'), /the overlay is 0\.00041 of/);
   t.match(text.join('\n'), /pod1 → pod2 {3}0\.012 Gb\/s {2}█\n/, 'the shortest bar is one block');
   t.ok(text.every(line => line.length <= 92));
