@@ -103,3 +103,29 @@ t.test('three members make a cluster', async t => {
   raw.close();
   t.ok(existsSync(join(directory, 'a/etcd.log')));
 });
+
+t.test('in a namespace of its own, seen to be healthy from outside', async t => {
+  const { makeNamespace } = await import('../../lib/netlink/namespace.ts');
+  const { removeNamespace, withNamespace } = await import('../../lib/sys/sys.ts');
+  const directory = mkdtempSync(join(tmpdir(), 'tulle-etcd-test-'));
+  const namespace = join(directory, `etcd-${process.pid}`);
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  try {
+    makeNamespace(namespace);
+  } catch (error) {
+    t.match(error, { code: 'EPERM' }, 'only without root');
+    t.comment('SKIPPED: no permission to make a network namespace');
+    return;
+  }
+  t.teardown(() => removeNamespace(namespace));
+  const server = await startEtcd({ directory: join(directory, 'etcd'), clientAddress: '127.0.0.1', namespace });
+  t.equal(server.endpoint, 'http://127.0.0.1:2379');
+  const ask = `fetch('${server.endpoint}/health').then(() => process.exit(0), () => process.exit(7))`;
+  const reach = (): Promise<unknown> => {
+    const child = spawn(process.execPath, ['-e', ask], { stdio: 'ignore' });
+    return new Promise(done => child.once('exit', done));
+  };
+  t.equal(await withNamespace(namespace, () => ({ reached: reach() })).reached, 0, 'inside');
+  await server.stop();
+  t.notOk(isAlive(server.pid));
+});

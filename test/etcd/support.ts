@@ -15,7 +15,7 @@ import { parseSubnetKey } from '../../lib/lease/lease.ts';
 import type { Events, NewLease, Registry, Snapshot } from '../../lib/lease/registry.ts';
 import { silentLogger } from '../../lib/util/log.ts';
 
-export const { Etcd3: RawEtcd, ...etcd3 } = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
+export const { Etcd3: RawEtcd } = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
 
 /** Skips the whole file, loudly, when there is no etcd and none can be fetched. */
 export function requireEtcd(): void {
