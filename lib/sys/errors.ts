@@ -30,7 +30,8 @@ export function errnoName(errno: number): string {
 export function errnoText(errno: number): string {
   const number = Math.abs(errno);
   const other = OTHERS.find(([value]) => value === number);
-  return other?.[2] ?? getSystemErrorMap().get(-number)?.[1] ?? errnoName(number);
+  const known = number < 1000 ? getSystemErrorMap().get(-number) : undefined; // beyond are libuv's own
+  return other?.[2] ?? known?.[1] ?? errnoName(number);
 }
 
 /**

@@ -36,15 +36,18 @@ int32_t handle_open(int fd, uint32_t kind, const void *owner) {
 }
 
 int handle_acquire(int32_t id, uint32_t kinds, Handle **out) {
+  *out = NULL;
   if (id <= 0) return -EBADF;
   Handle *handle = &table[id % SLOTS];
   int error = 0;
   pthread_mutex_lock(&lock);
   if (handle->id != id || handle->closed) error = -EBADF;
   else if ((handle->kind & kinds) == 0) error = -EINVAL;
-  else handle->calls++;
+  else {
+    handle->calls++;
+    *out = handle;
+  }
   pthread_mutex_unlock(&lock);
-  *out = error == 0 ? handle : NULL;
   return error;
 }
 
