@@ -2,7 +2,7 @@
 // Each step looks first and does nothing when there is nothing to do. Only Node's own modules may be used here:
 // in a fresh clone there is nothing else.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 
 const say = text => process.stderr.write(`${text}\n`);
@@ -15,7 +15,9 @@ function must(command, args, root, hint) {
   process.exit(1);
 }
 
+/** The time of the last change below a folder, 0 where there is none. */
 function newest(folder) {
+  if (!existsSync(folder)) return 0;
   let time = 0;
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
@@ -40,7 +42,10 @@ function ensureCompiler() {
   const has = ['cc', 'gcc', 'clang'].some(name => spawnSync(name, ['--version']).status === 0);
   if (has || process.getuid() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return;
   say('tulle: no C compiler here: installing gcc and libc6-dev with apt-get (once)');
-  const quiet = { stdio: ['ignore', process.stderr, process.stderr], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
+  const quiet = {
+    stdio: ['ignore', process.stderr, process.stderr],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  };
   spawnSync('apt-get', ['-qq', 'update'], quiet);
   spawnSync('apt-get', ['-qq', '-y', '--no-install-recommends', 'install', 'gcc', 'libc6-dev'], quiet);
 }
@@ -53,12 +58,26 @@ export function ensureAddon(root) {
   must(process.execPath, [join(root, 'scripts/build-addon.mjs')], root, 'see the message above');
 }
 
+/** Removes what an earlier build made of sources that are gone: a test that was deleted must not run. */
+function prune(root, folder = '') {
+  for (const entry of readdirSync(join(root, 'dist', folder), { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) prune(root, path);
+    else if (/\.js(\.map)?$/.test(path) && !existsSync(join(root, path.replace(/\.js(\.map)?$/, '.ts'))))
+      rmSync(join(root, 'dist', path));
+  }
+}
+
 /** The TypeScript compiler's output; the programs in dist/cmd become executable. */
 export function buildTypeScript(root) {
   must(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', root], root, 'see the errors above');
   for (const name of readdirSync(join(root, 'dist/cmd'))) {
     if (name.endsWith('.js')) chmodSync(join(root, 'dist/cmd', name), 0o755);
   }
+  prune(root);
+  // The compiler leaves its notes alone when nothing changed; their time says when the output was last known to be right.
+  const now = new Date();
+  utimesSync(join(root, 'dist/.tsbuildinfo'), now, now);
 }
 
 /** All three, each only when needed. */
@@ -66,7 +85,10 @@ export function ensureBuilt(root) {
   if (!existsSync(join(root, 'tsconfig.json'))) return; // an installed package: dist/ came with it, and there is nothing to build from
   ensureDependencies(root);
   ensureAddon(root);
-  const sources = Math.max(...['cmd', 'lib', 'etcd', 'test', 'bench'].map(folder => newest(join(root, folder))), timeOf(join(root, 'tsconfig.json')));
+  const sources = Math.max(
+    ...['cmd', 'lib', 'etcd', 'test', 'bench'].map(folder => newest(join(root, folder))),
+    timeOf(join(root, 'tsconfig.json')),
+  );
   if (timeOf(join(root, 'dist/.tsbuildinfo')) >= sources) return;
   say('tulle: compiling TypeScript');
   buildTypeScript(root);
