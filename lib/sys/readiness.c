@@ -5,13 +5,6 @@
 #include "sys.h"
 #include <sys/eventfd.h>
 
-// Whether terminate() or process.exit() is ending this environment. N-API does not say so; but from then on it refuses
-// every call that might run JavaScript, and this one is the cheapest of those.
-static bool ending(napi_env env, napi_value any) {
-  napi_value value;
-  return napi_coerce_to_bool(env, any, &value) != napi_ok;
-}
-
 static int slice(int timeout_ms) { return timeout_ms < 0 || timeout_ms > POLL_SLICE_MS ? POLL_SLICE_MS : timeout_ms; }
 
 int wait_for(State *state, Handle *handle, short events, int timeout_ms) {
@@ -20,7 +13,6 @@ int wait_for(State *state, Handle *handle, short events, int timeout_ms) {
   if (ready < 0 && errno != EINTR) return -errno;
   if (ready > 0 && polls[1].revents != 0) waker_drain(&state->waker);
   if (handle_closed(handle)) return -EBADF;
-  if (ending(state->env, result(state->env, 0))) return -ECANCELED;
   return ready > 0 && polls[0].revents != 0;
 }
 
@@ -63,7 +55,7 @@ EXPORT(sys_drain) {
   return result(env, error < 0 ? error : count > INT32_MAX ? INT32_MAX : (int32_t)count);
 }
 
-// poll(arena, pollOffset, count, timeoutMs): entries with a revents; -ECANCELED when the environment ends
+// poll(arena, pollOffset, count, timeoutMs): entries with a revents
 EXPORT(sys_poll) {
   State *state;
   int32_t in[4];
@@ -96,6 +88,5 @@ EXPORT(sys_poll) {
     store_word(arena->base + table + (int64_t)i * 12 + 8, revents);
     if (revents != 0) ready++;
   }
-  napi_value value = result(env, error < 0 ? error : ready);
-  return ending(env, value) ? result(env, -ECANCELED) : value;
+  return result(env, error < 0 ? error : ready);
 }

@@ -21,28 +21,17 @@ export function wake(handle: number): void {
 /** Hot: drain(handle). Makes an event handle unreadable again; returns how often it was woken, 0 = not at all. */
 export const drain = native.drain;
 
-/** errno.h: this thread is being terminated. */
-const ECANCELED = 125;
-
 /**
- * V8 looks for terminate() where a function is entered, and only now and then in a loop: a worker whose loop does nothing
- * but call into C would sleep on for minutes. This function is called once in a worker's life, so it is never inlined,
- * and entering it ends the thread. The loop is for a V8 that thinks otherwise.
- */
-function endThread(): void {
-  for (let turn = 0; turn < 1e7; turn++) Math.random();
-}
-
-/**
- * Hot. Table at pollOffset: [handle, events, revents (out)] per entry, at most 256.
+ * Hot: poll(arena, pollOffset, count, timeoutMs). Table at pollOffset: [handle, events, revents (out)] per entry, at most 256.
  * Sleeps until a handle is ready, but 500 ms at most, whatever the timeout: the thread may have to end. Returns the number
  * of entries with revents; 0 after the timeout, and now and then sooner; -errno for wrong arguments. A closed handle
  * reports POLLNVAL at once, also when it is closed during the sleep.
+ *
+ * A function of JavaScript, unlike the other hot calls: V8 looks for terminate() where one is entered, and in a loop only
+ * now and then. A worker whose loop called nothing but C would sleep on for minutes after it was told to end.
  */
 export function poll(arena: number, pollOffset: number, count: number, timeoutMs: number): number {
-  const ready = native.poll(arena, pollOffset, count, timeoutMs);
-  if (ready === -ECANCELED) endThread();
-  return ready;
+  return native.poll(arena, pollOffset, count, timeoutMs);
 }
 
 /**

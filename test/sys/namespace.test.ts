@@ -92,6 +92,11 @@ const noUserNamespaces =
 t.test('in a user namespace', { skip: noUserNamespaces }, async t => {
   const own = run('unshare', ['-Urnm', process.execPath, fixture('user-namespace'), 'own', folder(t)]);
   t.equal(own.status, 0, own.stderr);
-  const borrowed = run('unshare', ['-Ur', process.execPath, fixture('user-namespace'), 'borrowed', folder(t)]);
+  const borrowed = run('unshare', ['-Urm', process.execPath, fixture('user-namespace'), 'borrowed', folder(t)]);
   t.equal(borrowed.status, 0, borrowed.stderr);
+});
+
+t.test('no thread is left behind', { skip: noNamespaces }, async t => {
+  const { status, stderr } = run(process.execPath, [fixture('threads'), namespace(t)]);
+  t.equal(status, 0, stderr);
 });

@@ -31,6 +31,19 @@ t.test('a closed or unknown handle is POLLNVAL at once', async t => {
   sys.close(open);
 });
 
+t.test('a closed handle is closed at once, though a watch still holds its descriptor', async t => {
+  const event = sys.openEventFd();
+  sys.wake(event);
+  const stop = sys.pollReadable(event, () => t.fail('called after close'));
+  sys.close(event);
+  t.equal(sys.drain(event), -9);
+  t.throws(() => sys.close(event), { code: 'EBADF' });
+  t.throws(() => sys.pollReadable(event, () => {}), { code: 'EBADF' });
+  t.equal(sys.handleCount(), 1, 'the descriptor is still there');
+  stop();
+  t.equal(sys.handleCount(), 0);
+});
+
 t.test('poll checks its table', async t => {
   const { id } = arena(4096);
   t.equal(sys.poll(id, 2, 1, 0), -22, 'not aligned');

@@ -5,11 +5,11 @@ import { arena, namespace, noNamespaces, random, readable } from './support.ts';
 // The arena of these tests: tables first, then payload to send, then slots to receive into.
 const MESSAGES = 0;
 const IOVS = 16_384;
-const RECORDS = 49_152;
-const POLL = 53_248;
-const ADDRESSES = 54_272;
-const PAYLOAD = 65_536;
-const SLOTS = 196_608;
+const RECORDS = 114_688;
+const POLL = 118_784;
+const ADDRESSES = 119_808;
+const PAYLOAD = 131_072;
+const SLOTS = 262_144;
 const SLOT = 66_048;
 const BYTES = SLOTS + 64 * SLOT;
 
@@ -166,7 +166,7 @@ t.test('batches longer than sendmmsg takes, gathered at random, equal their twin
     let iovs = 0;
     const messages = Array.from({ length: 1 + next(200) }, (_, i): Message => {
       const most = next(10) === 0 ? 900 : 20; // some of them fill a chunk's iovecs
-      const pieces = Array.from({ length: Math.min(1 + next(most), 4000 - iovs) || 1 }, (): [number, number] => [
+      const pieces = Array.from({ length: Math.min(1 + next(most), 12_000 - iovs) || 1 }, (): [number, number] => [
         PAYLOAD + next(100_000),
         next(60),
       ]);
