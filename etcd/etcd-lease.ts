@@ -1,9 +1,9 @@
 // The etcd lease (a TTL object of etcd's, not our lease of a subnet) that this process hangs its keys on.
 //
 // One per TTL and registry object, shared by its keys and kept alive by renewals. flannel grants another one at every
-// start and every renewal and leaves the old one behind; here
-// - a key that already hangs on an etcd lease of its own with the right TTL keeps it: a restart adopts it;
-// - an etcd lease that lost its last key is revoked; when etcd does not answer just then, it is remembered and revoked later.
+// start and every renewal and leaves the old one behind; here an etcd lease that lost its last key is revoked, and when
+// etcd does not answer just then it is remembered and revoked later. Rejected: to adopt the etcd lease that an earlier
+// process left. A process that was thought dead could keep it, and so our key, alive.
 import { randomBytes } from 'node:crypto';
 import type { EtcdClient } from './client.ts';
 
@@ -17,8 +17,8 @@ export interface Held {
 }
 
 export interface EtcdLeases {
-  /** An etcd lease with this TTL, just granted or kept alive. `keyLease` is the one that `key` hangs on now, if any. */
-  hold(ttlSeconds: number, until: number, key?: string, keyLease?: string): Promise<Held>;
+  /** Our etcd lease with this TTL, just granted or kept alive. */
+  hold(ttlSeconds: number, until: number): Promise<Held>;
   /** Tells which etcd lease a key of ours hangs on, undefined when the key is no longer ours. */
   attach(key: string, id: string | undefined): void;
   /** The etcd lease of a key that we wrote, or undefined. */
@@ -58,15 +58,6 @@ export function createEtcdLeases(client: EtcdClient): EtcdLeases {
     return { id, expiresAtMs: now + ttl * 1000 };
   }
 
-  /** A lease that a former process left: ours to keep when nothing else hangs on it. */
-  async function adopt(id: string, ttlSeconds: number, key: string, until: number): Promise<Held | undefined> {
-    const found = await client.timeToLive(id, true, until);
-    if (found.grantedTtl !== ttlSeconds || found.keys.length !== 1 || found.keys[0] !== key) return undefined;
-    const held = await keepAlive(id, until);
-    if (held !== undefined) ours.set(ttlSeconds, id);
-    return held;
-  }
-
   function forget(id: string): void {
     for (const [ttl, other] of ours) if (other === id) ours.delete(ttl);
     for (const [key, other] of keys) if (other === id) keys.delete(key);
@@ -91,17 +82,10 @@ export function createEtcdLeases(client: EtcdClient): EtcdLeases {
   }
 
   return {
-    async hold(ttlSeconds, until, key, keyLease) {
-      const known = ours.get(ttlSeconds);
-      if (known !== undefined) {
-        const held = await keepAlive(known, until);
-        if (held !== undefined) return held;
-      }
-      if (key !== undefined && keyLease !== undefined && keyLease !== noLease && keyLease !== known) {
-        const held = await adopt(keyLease, ttlSeconds, key, until);
-        if (held !== undefined) return held;
-      }
-      return grant(ttlSeconds, until);
+    async hold(ttlSeconds, until) {
+      const id = ours.get(ttlSeconds);
+      const held = id === undefined ? undefined : await keepAlive(id, until);
+      return held ?? grant(ttlSeconds, until);
     },
     attach(key, id) {
       if (id === undefined) {

@@ -190,10 +190,7 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
     const request = { key: Buffer.from(key) };
     const value = Buffer.from(encodeAttributes(attributes));
     const current = await ensureCurrent(lease, key, until);
-    const held: Held | undefined =
-      ttlSeconds === null
-        ? undefined
-        : await leases.hold(ttlSeconds, until, key, current?.lease ?? leases.leaseOf(key));
+    const held: Held | undefined = ttlSeconds === null ? undefined : await leases.hold(ttlSeconds, until);
     const id = held?.id ?? noLease;
 
     // A renewal that changes nothing writes nothing: the keep-alive renewed, the comparison proves that the key is ours.
