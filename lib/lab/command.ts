@@ -15,9 +15,10 @@ import {
   REGISTRIES,
   TRANSPORTS,
 } from './plan.ts';
+import { failureOf } from './result.ts';
 import { hasPrivileges, isInside, runBeside, runInside } from './rootless.ts';
 import * as store from './state.ts';
-import { failureOf, up } from './up.ts';
+import { up } from './up.ts';
 
 const COMMON: OptionTable = { help: { flag: true }, h: { flag: true }, name: { text: 'NAME' } };
 const UP: OptionTable = {
@@ -27,6 +28,7 @@ const UP: OptionTable = {
   registry: { words: REGISTRIES },
   transport: { words: TRANSPORTS },
   seconds: { numbers: [1, 60] },
+  compare: { flag: true },
   once: { flag: true },
   json: { flag: true },
 };
@@ -77,6 +79,7 @@ async function labUp(args: readonly string[]): Promise<number> {
       registry: (options.values.get('registry') ?? 'file') as LabRegistry,
       transport: (options.values.get('transport') ?? 'offload') as LabTransport,
       seconds: options.numbers.get('seconds') ?? 3,
+      compare: options.flags.has('compare'),
       once: options.flags.has('once'),
       json: options.flags.has('json'),
     });

@@ -28,6 +28,7 @@ usage: tulle lab up [options]
   --transport KIND   how datagrams move: offload (trains and kernel offloads, default), batch (batched system calls),
                      dgram (one packet at a time)
   --seconds N        length of each throughput measurement, 1 to 60 (default 3)
+  --compare          measure TCP with the other transports, too: what each technique buys
   --once             measure, then take the lab down at once
   --json             no picture: one JSON object as the last line of stdout
   --name NAME        run beside another lab (default "lab")
@@ -37,7 +38,7 @@ examples:
   tulle lab up                                    two nodes, a pod on each
   tulle lab up --nodes 3 --pods 2                 six pods on three nodes
   tulle lab up --once --json | tail -n 1          figures for a program
-  tulle lab up --transport dgram --once           what one packet at a time costs
+  tulle lab up --compare --once                   all transports side by side
   tulle lab up --registry etcd --name second      another one, with etcd, at the same time
 `;
 

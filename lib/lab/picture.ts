@@ -39,6 +39,8 @@ export interface ThroughputFacts {
   readonly seconds: number;
   readonly gbps: number;
   readonly underlayGbps: number;
+  /** The same stream with the other transports, when they were asked for. */
+  readonly others: readonly { readonly transport: string; readonly gbps: number }[];
 }
 
 export interface LabFacts {
@@ -176,6 +178,7 @@ function throughput(tcp: ThroughputFacts): string[] {
   return [
     ` TCP, one stream, ${tcp.seconds} s each: the overlay is ${ratioText(tcp.gbps / tcp.underlayGbps)} of the plain underlay`,
     `   ${name(path)}${gigabits(tcp.gbps)}  ${bar(tcp.gbps)}`,
+    ...tcp.others.map(other => `   ${name(`  ${other.transport}`)}${gigabits(other.gbps)}  ${bar(other.gbps)}`),
     `   ${name('underlay')}${gigabits(tcp.underlayGbps)}  ${bar(tcp.underlayGbps)}`,
   ];
 }

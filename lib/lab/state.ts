@@ -24,7 +24,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import * as sys from '../sys/sys.ts';
-import { codeOf, TulleError } from '../util/errors.ts';
+import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { LabRegistry } from './plan.ts';
 import { bootId, identify, isAlive, type ProcessId } from './process.ts';
 
@@ -51,12 +51,27 @@ export interface LabState {
 /** Set for the process inside the user namespace, which is root there and would look in the wrong place. */
 export const STATE_ROOT_VARIABLE = 'TULLE_LAB_ROOT';
 
-export function stateRoot(environment: NodeJS.ProcessEnv = process.env, uid: number = process.getuid!()): string {
+/** `usable` says whether a directory is there and the user's: su and sudo leave the variable of the user before. */
+export function stateRoot(
+  environment: NodeJS.ProcessEnv = process.env,
+  uid: number = process.getuid!(),
+  usable: (path: string, uid: number) => boolean = isOwnDirectory,
+): string {
   const given = environment[STATE_ROOT_VARIABLE];
   if (given !== undefined && given !== '') return given;
   if (uid === 0) return '/run/tulle/lab';
   const runtime = environment['XDG_RUNTIME_DIR'];
-  return join(runtime !== undefined && runtime !== '' ? join(runtime, 'tulle') : `/tmp/tulle-${uid}`, 'lab');
+  const ours = runtime !== undefined && runtime !== '' && usable(runtime, uid);
+  return join(ours ? join(runtime, 'tulle') : `/tmp/tulle-${uid}`, 'lab');
+}
+
+function isOwnDirectory(path: string, uid: number): boolean {
+  try {
+    const stat = lstatSync(path);
+    return stat.isDirectory() && stat.uid === uid;
+  } catch {
+    return false;
+  }
 }
 
 export const labDirectory = (root: string, name: string): string => join(root, name);
@@ -69,7 +84,12 @@ const lockFile = (root: string, name: string): string => join(root, `${name}.loc
  * Inside a user namespace other owners look like nobody: there, whoever started us has looked already.
  */
 export function ensureStateRoot(root: string, inside: boolean): void {
-  mkdirSync(root, { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(root, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const cure = `set ${STATE_ROOT_VARIABLE} to a directory of yours`;
+    throw new TulleError('state', `${root} cannot be made (${codeOf(error) ?? messageOf(error)}): ${cure}`);
+  }
   if (inside) return;
   const uid = process.getuid!();
   for (const [path, owners] of [

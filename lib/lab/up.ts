@@ -6,16 +6,26 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { codeOf, messageOf, TulleError } from '../util/errors.ts';
+import { TulleError } from '../util/errors.ts';
 import { buildPods, buildUnderlay } from './build.ts';
-import { type Daemon, howEnded, lastLines, startDaemon, waitReady } from './cluster.ts';
+import { type Daemon, howEnded, lastLines, startDaemon, stopDaemons, waitReady } from './cluster.ts';
 import { readNode, readPodNetwork } from './facts.ts';
 import { hintsFor } from './hints.ts';
 import { ensureEtcd, readLeases, startRegistry } from './leases.ts';
 import { type End, measurePairs, measureTcp, waitForPaths } from './measure.ts';
-import { type LabFacts, type PodFacts, picture, summarise } from './picture.ts';
-import { type LabOptions, type LabPlan, OVERLAY, pairsOf, planLab, UNDERLAY } from './plan.ts';
+import { type LabFacts, type PodFacts, picture } from './picture.ts';
+import {
+  type LabOptions,
+  type LabPlan,
+  type LabTransport,
+  OVERLAY,
+  pairsOf,
+  planLab,
+  TRANSPORTS,
+  UNDERLAY,
+} from './plan.ts';
 import { openProgress, type Progress } from './progress.ts';
+import { resultOf } from './result.ts';
 import { checkTun, isInside, watchLifeline } from './rootless.ts';
 import * as store from './state.ts';
 import { hasRemains, tearDown } from './teardown.ts';
@@ -24,6 +34,8 @@ export interface UpOptions extends LabOptions {
   readonly root: string;
   /** Of each throughput measurement. */
   readonly seconds: number;
+  /** Measure TCP with the other transports, too. */
+  readonly compare: boolean;
   readonly once: boolean;
   readonly json: boolean;
 }
@@ -104,9 +116,7 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
 
   await step(`the underlay: a switch and ${plan.nodes} nodes`, () => buildUnderlay(state, plan));
   await step(`the registry: ${options.registry}`, () => startRegistry(state, options.registry));
-  const daemons = await step(`tulled on ${plan.nodes} nodes, until each has its lease`, () =>
-    startDaemons(state, plan),
-  );
+  let daemons = await step(`tulled on ${plan.nodes} nodes, until each has its lease`, () => startDaemons(state, plan));
   const pods = await step(`${plan.podPlans.length} pods`, () => plugPods(state, plan, daemons));
   const end = (name: string, address: string): End => ({
     name,
@@ -127,6 +137,22 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   const plain = await step(`TCP over the plain underlay, ${options.seconds} s`, () =>
     measureTcp(bare[0], bare[1], load),
   );
+  const others: { transport: LabTransport; gbps: number }[] = [];
+  for (const transport of options.compare ? TRANSPORTS.filter(name => name !== options.transport) : []) {
+    daemons = await step(`tulled again, with transport ${transport}`, () =>
+      replaceDaemons(state, plan, daemons, transport),
+    );
+    await step('a path from the first pod to every other', () => waitForPaths(ends[0], ends));
+    const { gbps } = await step(`TCP over the overlay, ${options.seconds} s`, () => measureTcp(near, far, load));
+    others.push({ transport, gbps });
+  }
+  if (others.length > 0) {
+    const { transport } = options;
+    daemons = await step(`tulled again, with transport ${transport}`, () =>
+      replaceDaemons(state, plan, daemons, transport),
+    );
+    await step('a path from the first pod to every other', () => waitForPaths(ends[0], ends));
+  }
   const leases = await readLeases(state, options.registry);
   const facts: LabFacts = {
     name: options.name,
@@ -139,7 +165,14 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
     pods,
     pairs,
     underlayPair,
-    tcp: { from: near.name, to: far.name, seconds: options.seconds, gbps: overlay.gbps, underlayGbps: plain.gbps },
+    tcp: {
+      from: near.name,
+      to: far.name,
+      seconds: options.seconds,
+      gbps: overlay.gbps,
+      underlayGbps: plain.gbps,
+      others,
+    },
     hints: options.once ? [] : hintsFor(options.name, near.name, far.address, state.directory),
   };
   signal.throwIfAborted();
@@ -155,6 +188,23 @@ async function startDaemons(state: store.LabState, plan: LabPlan): Promise<Daemo
   const daemons = plan.nodePlans.map(node => startDaemon(state, plan, node));
   await Promise.all(daemons.map(waitReady));
   return daemons;
+}
+
+/** The same nodes with the same leases, on another transport: the pods stay. */
+async function replaceDaemons(
+  state: store.LabState,
+  plan: LabPlan,
+  daemons: readonly Daemon[],
+  transport: LabTransport,
+): Promise<Daemon[]> {
+  const before = daemons.map(daemon => readPodNetwork(daemon.subnetFile).gateway);
+  await stopDaemons(state, daemons);
+  const started = await startDaemons(state, { ...plan, transport });
+  started.forEach((daemon, i) => {
+    if (readPodNetwork(daemon.subnetFile).gateway === before[i]) return;
+    throw new TulleError('daemon', `${daemon.node.name} came back with another subnet: its pods are cut off`);
+  });
+  return started;
 }
 
 function plugPods(state: store.LabState, plan: LabPlan, daemons: readonly Daemon[]): PodFacts[] {
@@ -178,29 +228,4 @@ function show(facts: LabFacts, options: UpOptions): void {
   if (!options.json) process.stdout.write(`${picture(facts).join('\n')}\n`);
   else if (!options.once) process.stdout.write(`${JSON.stringify(resultOf(facts))}\n`);
   if (!options.once) process.stderr.write('The lab is up. Ctrl-C takes it down.\n');
-}
-
-/** The JSON line: what other programs rely on. */
-export function resultOf(facts: LabFacts): object {
-  return {
-    ok: true,
-    name: facts.name,
-    registry: facts.registry,
-    transport: facts.transport,
-    seconds: Math.round(facts.seconds * 1000) / 1000,
-    nodes: facts.nodes.map(node => ({
-      name: node.name,
-      publicIp: node.address,
-      subnet: node.subnet,
-      mtu: node.device.mtu,
-    })),
-    pods: facts.pods.map(pod => ({ name: pod.name, node: pod.node, ip: pod.address })),
-    ping: { ...summarise(facts.pairs), underlayRttMs: facts.underlayPair.medianMs },
-    tcp: { gbps: facts.tcp.gbps, underlayGbps: facts.tcp.underlayGbps },
-  };
-}
-
-/** The JSON line of a failure. */
-export function failureOf(error: unknown): object {
-  return { ok: false, error: messageOf(error), code: codeOf(error) ?? 'unexpected' };
 }

@@ -11,6 +11,7 @@ import { findEtcd } from '../../etcd/server.ts';
 import { measureTcp } from '../../lib/lab/measure.ts';
 import { hasPrivileges } from '../../lib/lab/rootless.ts';
 import { loadState, namespaceFile } from '../../lib/lab/state.ts';
+import { below, prng, testSeed } from '../support/prng.ts';
 
 const tulle = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
 const skip = hasPrivileges() && existsSync('/dev/net/tun') ? false : 'needs root and /dev/net/tun';
@@ -134,6 +135,17 @@ for (const registry of ['file', 'etcd']) {
   });
 }
 
+t.test('all transports in one run: the same pods, daemons that come back to their leases', { skip }, async t => {
+  const { root, run } = place(t);
+  const { status, stdout, stderr } = run('lab', 'up', '--once', '--json', '--compare', '--seconds', '1');
+  t.equal(status, 0, stderr);
+  const { tcp } = lastJson(stdout) as { tcp: { gbps: number; transports: Record<string, number> } };
+  t.same(Object.keys(tcp.transports), ['offload', 'batch', 'dgram']);
+  t.equal(tcp.transports['offload'], tcp.gbps);
+  t.ok(tcp.gbps >= 5 * tcp.transports['dgram'], `offload ${tcp.gbps} Gb/s, dgram ${tcp.transports['dgram']} Gb/s`);
+  t.same(remains(root), []);
+});
+
 t.test('three nodes, two pods each: picture, exec, status, a second lab up, lab down', { skip }, async t => {
   const { root, run, start } = place(t);
   const lab = start('lab', 'up', '--nodes', '3', '--pods', '2', '--seconds', '1');
@@ -230,6 +242,23 @@ for (const next of ['down', 'up']) {
     t.same(remains(root), []);
   });
 }
+
+t.test('SIGKILL at any moment, then lab down', { skip }, async t => {
+  const { root, run, start } = place(t);
+  const seed = testSeed();
+  t.comment(`TULLE_SEED=${seed}`);
+  const next = prng(seed);
+  for (let i = 0; i < 6; i++) {
+    const ms = 50 + below(next, 700);
+    const lab = start('lab', 'up', '--nodes', '3', '--seconds', '1');
+    await delay(ms);
+    lab.kill('SIGKILL');
+    await exitOf(lab);
+    t.equal(run('lab', 'down').status, 0);
+    for (let wait = 0; wait < 100 && remains(root).length > 0; wait++) await delay(20);
+    t.same(remains(root), [], `after ${ms} ms`);
+  }
+});
 
 t.test('a daemon that dies while the lab stands is told', { skip }, async t => {
   const { root, start } = place(t);

@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap';
 import { type LabFacts, picture, summarise } from '../../lib/lab/picture.ts';
 import { pairsOf, planLab } from '../../lib/lab/plan.ts';
+import { resultOf } from '../../lib/lab/result.ts';
 
 /** A lab as it would be; node K has subnet 10.42.13K.0/24. */
 function factsOf(nodes: number, pods: number, changes: Partial<LabFacts> = {}): LabFacts {
@@ -42,7 +43,7 @@ function factsOf(nodes: number, pods: number, changes: Partial<LabFacts> = {}): 
       leastMs: 0.07,
     })),
     underlayPair: { from: 'node1', to: 'node2', sent: 20, received: 20, medianMs: 0.0434, leastMs: 0.03 },
-    tcp: { from: 'pod1', to: firsts[1].name, seconds: 3, gbps: 12.345, underlayGbps: 24.1 },
+    tcp: { from: 'pod1', to: firsts[1].name, seconds: 3, gbps: 12.345, underlayGbps: 24.1, others: [] },
     hints: ['tulle lab exec pod1 -- ping -c 3 10.42.26.2', 'tulle lab down'],
     ...changes,
   };
@@ -150,7 +151,7 @@ t.test('losses, slow paths, long keys, leases that end soon', async t => {
       { ...node2, leaseSeconds: 75.2 },
     ],
     pairs: [{ from: 'pod1', to: 'pod2', sent: 20, received: 0, medianMs: null, leastMs: null }],
-    tcp: { from: 'pod1', to: 'pod2', seconds: 1, gbps: 0.0123, underlayGbps: 30 },
+    tcp: { from: 'pod1', to: 'pod2', seconds: 1, gbps: 0.0123, underlayGbps: 30, others: [] },
   });
   t.match(text.join('\n'), /│ lease +10\.42\.255\.0\/24 +key 4294967295 │/);
   t.match(text.join('\n'), / 75 s, key 4 │/);
@@ -158,6 +159,26 @@ t.test('losses, slow paths, long keys, leases that end soon', async t => {
   t.match(text.join('\n'), /the overlay is 0\.00041 of/);
   t.match(text.join('\n'), /pod1 → pod2 {3}0\.012 Gb\/s {2}█\n/, 'the shortest bar is one block');
   t.ok(text.every(line => line.length <= 92));
+});
+
+t.test('all transports', async t => {
+  const facts = factsOf(2, 1);
+  const others = [
+    { transport: 'batch', gbps: 0.64 },
+    { transport: 'dgram', gbps: 0.29 },
+  ];
+  const text = picture({ ...facts, tcp: { ...facts.tcp, others } });
+  const expected = ` TCP, one stream, 3 s each: the overlay is 0.51 of the plain underlay
+   pod1 → pod2   12.35 Gb/s  █████████████████████████
+     batch       0.640 Gb/s  █
+     dgram       0.290 Gb/s  █
+   underlay      24.10 Gb/s  ████████████████████████████████████████████████`;
+  const start = text.findIndex(line => line.startsWith(' TCP'));
+  t.equal(text.slice(start, start + 5).join('\n'), expected);
+  t.match(resultOf({ ...facts, tcp: { ...facts.tcp, others } }), {
+    tcp: { gbps: 12.345, underlayGbps: 24.1, transports: { offload: 12.345, batch: 0.64, dgram: 0.29 } },
+  });
+  t.match(Object.keys((resultOf(facts) as { tcp: object }).tcp), ['gbps', 'underlayGbps']);
 });
 
 t.test('the summary of all pairs', async t => {

@@ -28,7 +28,17 @@ const folder = (t: Test): string => {
 t.test('where the state lives', async t => {
   t.equal(store.stateRoot({}, 0), '/run/tulle/lab');
   t.equal(store.stateRoot({}, 1000), '/tmp/tulle-1000/lab');
-  t.equal(store.stateRoot({ XDG_RUNTIME_DIR: '/run/user/1000' }, 1000), '/run/user/1000/tulle/lab');
+  const user = { XDG_RUNTIME_DIR: '/run/user/1000' };
+  t.equal(
+    store.stateRoot(user, 1000, () => true),
+    '/run/user/1000/tulle/lab',
+  );
+  t.equal(
+    store.stateRoot(user, 1000, () => false),
+    '/tmp/tulle-1000/lab',
+    'the directory of somebody else, or none',
+  );
+  t.equal(store.stateRoot({ XDG_RUNTIME_DIR: '/no/such/directory' }, 1000), '/tmp/tulle-1000/lab');
   t.equal(store.stateRoot({ XDG_RUNTIME_DIR: '/run/user/0' }, 0), '/run/tulle/lab');
   t.equal(store.stateRoot({ TULLE_LAB_ROOT: '/x', XDG_RUNTIME_DIR: '/y' }, 1000), '/x');
 });
@@ -43,7 +53,10 @@ t.test('the root is ours alone, and goes when it is empty', async t => {
   unlinkSync(join(root, 'other.lock'));
   store.removeStateRoot(root);
   t.notOk(existsSync(join(root, '..')));
-  t.throws(() => store.ensureStateRoot('/proc/self/fd', false), Error);
+  t.throws(() => store.ensureStateRoot('/etc/passwd/lab', false), {
+    code: 'state',
+    message: '/etc/passwd/lab cannot be made (ENOTDIR): set TULLE_LAB_ROOT to a directory of yours',
+  });
 });
 
 t.test('a record comes back as it was written', async t => {
