@@ -262,9 +262,9 @@ export class LeaseManager {
     const request = this.#request!;
     const previous = this.#lease!;
     const key = subnetKey(previous);
-    const attributes = mergeAttributes(previous.attributes, request.attributes);
     let base = previous;
     for (let attempt = 0; !signal.aborted; attempt++) {
+      const attributes = mergeAttributes(base.attributes, request.attributes);
       const sent = this.#clock.monotonicMs();
       try {
         const ttlSeconds = base.expiresAtMs === null ? null : request.ttlSeconds;
