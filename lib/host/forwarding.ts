@@ -17,8 +17,7 @@ export function ensureForwarding(namespace?: string, families: { ip4?: boolean; 
   };
   try {
     for (const key of [...(ip4 ? [KEYS.ip4] : []), ...(ip6 ? [KEYS.ip6] : [])]) {
-      const before = setSysctl(namespace, key, 1);
-      if (before !== '1') changed.push({ key, before });
+      changed.push({ key, before: setSysctl(namespace, key, 1) });
     }
   } catch (error) {
     undo();
