@@ -73,11 +73,12 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         address: lease.subnet.address,
         network,
         mtu,
-        offloads: options.transport === 'offload' && backend.type === 'tulle',
+        offloads: options.transport === 'offload',
         log,
       });
       opened.push(device.handle);
-      const udp = options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port);
+      const udp =
+        options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port, options.transport === 'offload');
       if (udp !== 0) opened.push(udp);
       const datapath = await startDatapath({
         network: { network, subnetLength },
@@ -175,10 +176,10 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   };
 }
 
-function openSocket(address: string, port: number): number {
+function openSocket(address: string, port: number, gro: boolean): number {
   try {
     const options = { address, port, receiveBuffer: SOCKET_BUFFER_BYTES, sendBuffer: SOCKET_BUFFER_BYTES };
-    return openUdp({ ...options, gro: true, dontFragment: true }).handle;
+    return openUdp({ ...options, gro, dontFragment: true }).handle;
   } catch (error) {
     throw new TulleError('bad-endpoint', `cannot listen on ${address}:${port} for peers: ${messageOf(error)}`, {
       cause: error,

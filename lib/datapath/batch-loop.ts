@@ -3,11 +3,14 @@
  * (docs/architecture.md, "One worker"). It drains a descriptor until EAGAIN and sleeps in poll only when both are empty.
  */
 import { constants } from 'node:os';
-import { drain, errnoName, poll, readTun, receiveUdp, registerArena, sendUdp, writeTun } from '../sys/sys.ts';
+import { checksum, drain, errnoName, poll, readTun, receiveUdp, registerArena, sendUdp, writeTun } from '../sys/sys.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
+import type { Sum } from './flow-run.ts';
 import { Ingress } from './ingress.ts';
 import { type LoopContext, LoopFault } from './loop.ts';
+import type { SendMessages } from './message-table.ts';
+import type { WritePackets } from './packet-table.ts';
 import { CONTROL_EPOCH, CONTROL_STOP, POLL_WORDS, SLOT_BYTES, SLOTS, TUN_READ_OFFSET } from './slab.ts';
 
 const POLLIN = 1;
@@ -24,12 +27,11 @@ export function runBatchLoop({ slab, input, ready }: LoopContext): void {
   const { tun, udp, wake } = input;
   const { control, counters, words } = slab;
   const arena = registerArena(slab.bytes);
-  const egress = new Egress(slab, input.network, input.format, count =>
-    sendUdp(udp, arena, slab.messagesOffset, count, slab.egressIovsOffset),
-  );
-  const ingress = new Ingress(slab, input.network, input.own, count =>
-    writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset),
-  );
+  const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
+  const send: SendMessages = count => sendUdp(udp, arena, slab.messagesOffset, count, slab.egressIovsOffset);
+  const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
+  const egress = new Egress(slab, input.network, input.format, send, sum);
+  const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
   const table = slab.pollOffset >> 2;
   [tun, udp, wake].forEach((handle, row) => {

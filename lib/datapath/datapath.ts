@@ -51,7 +51,10 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   const table = new PeerTable(slab, options.network);
   table.own(options.own);
   slab.control[CONTROL_KEY] = options.key;
-  if (options.transport !== 'offload') slab.control[CONTROL_TRAINS_OFF] = 1;
+  if (options.transport !== 'offload') {
+    slab.control[CONTROL_TRAINS_OFF] = 1;
+    slab.control[CONTROL_COALESCE_OFF] = 1;
+  }
 
   const wakeHandle = openEventFd();
   const { network, own, format, transport, tun, udp, endpoint } = options;

@@ -7,12 +7,14 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { constants } from 'node:os';
-import { drain, errnoName, pollReadable, readTun, registerArena, writeTun } from '../sys/sys.ts';
+import { checksum, drain, errnoName, pollReadable, readTun, registerArena, writeTun } from '../sys/sys.ts';
 import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
+import type { Sum } from './flow-run.ts';
 import { Ingress } from './ingress.ts';
 import { type LoopContext, LoopFault } from './loop.ts';
+import type { WritePackets } from './packet-table.ts';
 import {
   CONTROL_EPOCH,
   CONTROL_STOP,
@@ -39,10 +41,10 @@ export async function runDgramLoop({ slab, input, ready }: LoopContext): Promise
   socket.bind({ port: endpoint.port, address: endpoint.address, exclusive: true });
   await once(socket, 'listening');
 
-  const egress = new Egress(slab, input.network, input.format, count => sendSingly(slab, socket, count));
-  const ingress = new Ingress(slab, input.network, input.own, count =>
-    writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset),
-  );
+  const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
+  const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
+  const egress = new Egress(slab, input.network, input.format, count => sendSingly(slab, socket, count), sum);
+  const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
   await new Promise<void>((resolve, reject) => {
     const stops: (() => void)[] = [];

@@ -6,14 +6,15 @@
  *   3. a packet gets a tulle header in front, in place of the vnet header (flannel's format: no header at all);
  *      neighbours of equal size to one peer become one train
  *   4. a super-packet becomes trains of segments: per segment one tulle header of its own, and the borrowed inner header
- *      and slice of the packet where it lies
+ *      and slice of the packet where it lies; in flannel's format finished headers of its own and the borrowed slice
  *   5. the tables are handed to the kernel; a refused train turns trains off and leaves again as single datagrams
  *
  * Nothing here waits, and nothing is kept from one batch to the next. borrowed: every offset, until `take` returns.
  */
-import { finishPartial } from '../wire/checksum.ts';
+import { set16 } from '../wire/bytes.ts';
+import { finish } from '../wire/checksum.ts';
 import { subnetIndex } from '../wire/cidr.ts';
-import { checkSuperHeaders4, segmentCount, superHeaderLength4, trainSends } from '../wire/gso.ts';
+import { checkSuperHeaders4, rewriteSegment4, segmentCount, superHeaderLength4, trainSends } from '../wire/gso.ts';
 import {
   checkIp4,
   decrementTtl,
@@ -49,6 +50,7 @@ import {
   vnetGsoType,
 } from '../wire/vnet.ts';
 import { dropIndex, flowIndex } from './counters.ts';
+import type { Sum } from './flow-run.ts';
 import { MessageTable, type SendMessages } from './message-table.ts';
 import type { Network } from './peers.ts';
 import {
@@ -79,14 +81,16 @@ export class Egress {
   readonly #network: Network;
   readonly #tulle: boolean;
   readonly #table: MessageTable;
+  readonly #sum: Sum;
 
   #nextId = 0;
 
-  constructor(slab: Slab, network: Network, format: number, send: SendMessages) {
+  constructor(slab: Slab, network: Network, format: number, send: SendMessages, sum: Sum) {
     this.#slab = slab;
     this.#network = network;
     this.#tulle = format === FORMAT_TULLE;
     this.#table = new MessageTable(slab, send);
+    this.#sum = sum;
   }
 
   /** Forwards the packets of the first `count` TUN slots; all of them have left or are counted when it returns. */
@@ -138,7 +142,7 @@ export class Egress {
       const field = vnetChecksumOffset(bytes, vnet);
       if (start + field + 2 > total) return false;
       if (this.#tulle && isL4Checksum(bytes, ip, start, field)) flags = FLAG_PARTIAL_CHECKSUM;
-      else finishPartial(bytes, ip + start, field, ip + total);
+      else set16(bytes, ip + start + field, finish(this.#sum(ip + start, total - start, 0)) || 0xffff);
     }
     if (!this.#table.hasRoom(1, 1)) this.#table.flush();
     if (this.#tulle) {
@@ -153,37 +157,69 @@ export class Egress {
   /** A TCP or UDP super-packet: `total` bytes at `ip`, to be cut every `segmentSize` bytes of payload. */
   #superPacket(peer: number, ip: number, total: number, gsoType: number, segmentSize: number): boolean {
     const bytes = this.#slab.bytes;
-    if (!this.#tulle || segmentSize === 0 || checkSuperHeaders4(bytes, ip, total) !== 0) return false;
+    if (segmentSize === 0 || checkSuperHeaders4(bytes, ip, total) !== 0) return false;
     if (gsoType !== (ip4Protocol(bytes, ip) === PROTOCOL_TCP ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4)) return false;
     const inner = superHeaderLength4(bytes, ip);
     const segments = segmentCount(total - inner, segmentSize);
-    if (segments > MAX_MESSAGES || segments * 3 > MAX_IOVS) return false;
-    if (!this.#table.hasRoom(segments, segments * 3)) this.#table.flush();
+    const iovs = this.#tulle ? 3 : 2;
+    if (segments > MAX_MESSAGES || segments * iovs > MAX_IOVS) return false;
+    if (!this.#table.hasRoom(segments, segments * iovs)) this.#table.flush();
 
-    const size = HEADER_BYTES + inner + segmentSize;
+    const outer = this.#tulle ? HEADER_BYTES + inner : inner;
     // Headers push a 64 KB super-packet over one train: two trains of equal length, rather than a long and a tiny one.
-    const train = this.#slab.control[CONTROL_TRAINS_OFF] === 0 ? Math.ceil(segments / trainSends(segments, size)) : 1;
+    const sends = trainSends(segments, outer + segmentSize);
+    const train = this.#slab.control[CONTROL_TRAINS_OFF] === 0 ? Math.ceil(segments / sends) : 1;
     const id = this.#nextId;
     this.#nextId = (id + 1) & 0xffff;
-    const key = this.#slab.control[CONTROL_KEY];
     for (let first = 0; first < segments; first += train) {
       const end = Math.min(first + train, segments);
       let trainBytes = 0;
       for (let i = first; i < end; i++) {
-        const header = this.#table.header();
-        const flags = i === segments - 1 ? FLAG_PARTIAL_CHECKSUM | FLAG_LAST_SEGMENT : FLAG_PARTIAL_CHECKSUM;
-        emitTulle(bytes, header, KIND_SEGMENT, flags, segmentSize, key, id, i);
         const at = inner + i * segmentSize;
         const slice = Math.min(segmentSize, total - at);
-        this.#table.iov(header, HEADER_BYTES);
-        this.#table.iov(ip, inner);
-        this.#table.iov(ip + at, slice);
-        trainBytes += HEADER_BYTES + inner + slice;
+        if (this.#tulle) this.#tulleSegment(ip, inner, segmentSize, slice, id, i, i === segments - 1);
+        else this.#bareSegment(ip, inner, segmentSize, slice, i, i === segments - 1);
+        trainBytes += outer + slice;
       }
-      this.#table.message(peer, end - first, 3 * (end - first), trainBytes, end - first > 1 ? size : 0);
+      const count = end - first;
+      this.#table.message(peer, count, iovs * count, trainBytes, count > 1 ? outer + segmentSize : 0);
     }
     this.#slab.counters[SUPER_PACKETS]++;
     return true;
+  }
+
+  /** Our format: a header of its own, then the super-packet's headers and the slice where they lie. */
+  #tulleSegment(
+    ip: number,
+    inner: number,
+    size: number,
+    slice: number,
+    id: number,
+    index: number,
+    last: boolean,
+  ): void {
+    const header = this.#table.header();
+    const flags = last ? FLAG_PARTIAL_CHECKSUM | FLAG_LAST_SEGMENT : FLAG_PARTIAL_CHECKSUM;
+    emitTulle(this.#slab.bytes, header, KIND_SEGMENT, flags, size, this.#slab.control[CONTROL_KEY], id, index);
+    this.#table.iov(header, HEADER_BYTES);
+    this.#table.iov(ip, inner);
+    this.#table.iov(ip + inner + index * size, slice);
+  }
+
+  /** flannel's format: a packet with its own, finished headers, then the slice where it lies. */
+  #bareSegment(ip: number, inner: number, size: number, slice: number, index: number, last: boolean): void {
+    const bytes = this.#slab.bytes;
+    const headers = this.#table.innerHeaders();
+    bytes.copyWithin(headers, ip, ip + inner);
+    rewriteSegment4(bytes, headers, inner, index, size, slice, last);
+    const ipLength = ip4HeaderLength(bytes, headers);
+    const at = ip + inner + index * size;
+    // The header's length is even, so the two sums add up (RFC 1071 §2 (A)).
+    const total = this.#sum(at, slice, this.#sum(headers + ipLength, inner - ipLength, 0));
+    const field = ip4Protocol(bytes, headers) === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
+    set16(bytes, headers + ipLength + field, finish(total) || 0xffff);
+    this.#table.iov(headers, inner);
+    this.#table.iov(at, slice);
   }
 }
 

@@ -43,7 +43,8 @@ import {
 import { UDP_CHECKSUM } from '../wire/udp.ts';
 import { emitVnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, VNET_HEADER_BYTES } from '../wire/vnet.ts';
 import { dropIndex, flowIndex } from './counters.ts';
-import { PacketTable, type WritePackets, writeRunHeaders } from './packet-table.ts';
+import { FlowRun, type Sum } from './flow-run.ts';
+import { PacketTable, RUN_OF_SEGMENTS, type WritePackets, writeRunHeaders } from './packet-table.ts';
 import { findPeer, type Network } from './peers.ts';
 import {
   CONTROL_COALESCE_OFF,
@@ -80,6 +81,7 @@ export class Ingress {
   readonly #network: Subnet4;
   readonly #own: Subnet4;
   readonly #table: PacketTable;
+  readonly #flow: FlowRun;
 
   /** The open run; #runCount 0 when there is none. */
   #runPeer = -1;
@@ -94,17 +96,19 @@ export class Ingress {
   #runWord = 0;
   #runLimit = 0;
 
-  constructor(slab: Slab, network: Network, own: Subnet4, write: WritePackets) {
+  constructor(slab: Slab, network: Network, own: Subnet4, write: WritePackets, sum: Sum) {
     this.#slab = slab;
     this.#network = network.network;
     this.#own = own;
     this.#table = new PacketTable(slab, write);
+    this.#flow = new FlowRun(slab, this.#table, sum);
   }
 
   /** Delivers the datagrams of the first `count` records; all are written or counted when it returns. */
   take(count: number): void {
     for (let slot = 0; slot < count; slot++) this.#record(slot);
     this.#closeRun();
+    this.#flow.close();
     this.#table.flush();
   }
 
@@ -186,17 +190,20 @@ export class Ingress {
       if (field < 0 || start + field + 2 > total) return MALFORMED;
     }
     this.#closeRun();
+    if (this.#slab.control[CONTROL_COALESCE_OFF] === 0 && this.#flow.take(ip, total, partial)) return -1;
+    this.#flow.close();
     if (!this.#table.hasRoom(1, 2)) this.#table.flush();
     if (partial) {
       // A partial checksum came behind a tulle header, whose place the vnet header takes.
       emitVnet(bytes, ip - VNET_HEADER_BYTES, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, start, field);
       this.#table.iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + total);
-      this.#table.packet(1, 1, total);
+      this.#table.packet(1, RUN_OF_SEGMENTS, 1, total);
     } else {
       // In a train of bare packets the bytes before this one belong to its neighbour: the vnet header stands elsewhere.
-      this.#table.iov(this.#slab.zeroVnetOffset, VNET_HEADER_BYTES);
+      emitVnet(bytes, this.#table.vnetOffset(), 0, VNET_GSO_NONE, 0, 0, 0, 0);
+      this.#table.iov(this.#table.vnetOffset(), VNET_HEADER_BYTES);
       this.#table.iov(ip, total);
-      this.#table.packet(2, 1, total);
+      this.#table.packet(2, RUN_OF_SEGMENTS, 1, total);
     }
     return -1;
   }
@@ -233,6 +240,7 @@ export class Ingress {
     const refused = this.#refuse(record, ip);
     if (refused >= 0) return refused;
     this.#closeRun();
+    this.#flow.close();
     if (!this.#table.hasRoom(1, 2)) this.#table.flush();
     const inner = superHeaderLength4(bytes, ip);
     // The first segment lies in one piece with its headers, and the vnet header takes the tulle header's place.
@@ -268,6 +276,6 @@ export class Ingress {
       isLast,
       count,
     );
-    this.#table.packet(count, count, this.#runInner + this.#runPayload);
+    this.#table.packet(count, RUN_OF_SEGMENTS, count, this.#runInner + this.#runPayload);
   }
 }

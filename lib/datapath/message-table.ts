@@ -5,7 +5,16 @@
 import { constants } from 'node:os';
 import { MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS } from '../wire/gso.ts';
 import { type DropReason, dropIndex, flowIndex } from './counters.ts';
-import { CONTROL_TRAINS_OFF, IOV_WORDS, MAX_IOVS, MAX_MESSAGES, MESSAGE_WORDS, PEER_BYTES, type Slab } from './slab.ts';
+import {
+  CONTROL_TRAINS_OFF,
+  INNER_HEADER_BYTES,
+  IOV_WORDS,
+  MAX_IOVS,
+  MAX_MESSAGES,
+  MESSAGE_WORDS,
+  PEER_BYTES,
+  type Slab,
+} from './slab.ts';
 
 /** Hands `messageCount` messages of the slab's table to the underlay, writes each one's status, returns how many left. */
 export type SendMessages = (messageCount: number) => number;
@@ -41,6 +50,11 @@ export class MessageTable {
   /** The place of a fresh tulle header, valid until the next flush. */
   header(): number {
     return this.#slab.headersOffset + this.#headers++ * 16;
+  }
+
+  /** The place of a copy of inner headers, valid until the next flush. */
+  innerHeaders(): number {
+    return this.#slab.innerHeadersOffset + this.#headers++ * INNER_HEADER_BYTES;
   }
 
   /** A datagram that lies in one piece: it joins the run of its equals to the same peer, or begins one. */

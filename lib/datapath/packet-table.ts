@@ -16,6 +16,8 @@ import {
   VNET_GSO_TCPV4,
   VNET_GSO_UDP_L4,
   VNET_HEADER_BYTES,
+  vnetChecksumOffset,
+  vnetChecksumStart,
   vnetGsoSize,
 } from '../wire/vnet.ts';
 import { dropIndex, flowIndex } from './counters.ts';
@@ -23,6 +25,12 @@ import { CONTROL_COALESCE_OFF, IOV_WORDS, MAX_IOVS, MAX_PACKETS, PACKET_WORDS, t
 
 /** Hands `packetCount` packets of the slab's table to the TUN, writes each one's status, returns how many it took. */
 export type WritePackets = (packetCount: number) => number;
+
+/** No run, or segments of one super-packet, each with a copy of its headers. */
+export const RUN_OF_SEGMENTS = 0;
+/** Whole packets of one flow whose checksums are finished, or partial. */
+export const RUN_OF_PACKETS = 1;
+export const RUN_OF_PARTIAL_PACKETS = 2;
 
 const PACKETS = flowIndex('ingress-packets');
 const BYTES = flowIndex('ingress-bytes');
@@ -67,8 +75,10 @@ export class PacketTable {
   readonly #write: WritePackets;
   #packets = 0;
   #iovs = 0;
-  /** Segments of each packet in the table; 1 for what is no run. */
+  /** Datagrams in each packet of the table; 1 for what is no run. */
   readonly #segments = new Uint16Array(MAX_PACKETS);
+  /** Each packet's kind of run. */
+  readonly #kinds = new Uint8Array(MAX_PACKETS);
 
   constructor(slab: Slab, write: WritePackets) {
     this.#slab = slab;
@@ -82,12 +92,18 @@ export class PacketTable {
     this.#slab.words[at + 1] = length;
   }
 
-  /** Closes a packet over the last `iovs` gather entries. */
-  packet(iovs: number, segments: number, total: number): void {
+  /** A place for the vnet header of the packet that is closed next, for one that cannot stand right before its packet. */
+  vnetOffset(): number {
+    return this.#slab.vnetsOffset + this.#packets * 16;
+  }
+
+  /** Closes a packet of `total` bytes over the last `iovs` gather entries: one of RUN_… and the number of its datagrams. */
+  packet(iovs: number, kind: number, segments: number, total: number): void {
     const at = (this.#slab.packetsOffset >> 2) + this.#packets * PACKET_WORDS;
     this.#slab.words[at] = this.#iovs - iovs;
     this.#slab.words[at + 1] = iovs;
     this.#slab.words[at + 2] = 0;
+    this.#kinds[this.#packets] = kind;
     this.#segments[this.#packets++] = segments;
     this.#slab.counters[BYTES] += total;
   }
@@ -121,7 +137,8 @@ export class PacketTable {
       } else if (segments > 1 && status === constants.errno.EINVAL) {
         // This kernel does not take GSO writes after all: never again, and these segments are written one by one.
         control[CONTROL_COALESCE_OFF] = 1;
-        this.#writeSingly(at, segments);
+        if (this.#kinds[packet] === RUN_OF_SEGMENTS) this.#writeSegments(at, segments);
+        else this.#writePackets(at, segments, this.#kinds[packet] === RUN_OF_PARTIAL_PACKETS);
       } else {
         counters[WRITE_FAILED] += segments;
       }
@@ -129,8 +146,8 @@ export class PacketTable {
   }
 
   /** Writes the segments of one refused run as packets of their own; each datagram still holds its own copy of the headers. */
-  #writeSingly(packet: number, segments: number): void {
-    const { words, bytes, counters } = this.#slab;
+  #writeSegments(packet: number, segments: number): void {
+    const { words, bytes } = this.#slab;
     const iovs = (this.#slab.ingressIovsOffset >> 2) + words[packet] * IOV_WORDS;
     const table = this.#slab.packetsOffset >> 2;
     const saved = words.slice(table, table + PACKET_WORDS);
@@ -148,12 +165,59 @@ export class PacketTable {
       writeRunHeaders(bytes, ip, inner, index, size, slice, isLast, 1);
       words[iov] = ip - VNET_HEADER_BYTES;
       words[iov + 1] = VNET_HEADER_BYTES + inner + slice;
-      words[table] = first + i;
-      words[table + 1] = 1;
-      words[table + 2] = 0;
-      if (this.#write(1) === 1) counters[PACKETS]++;
-      else counters[WRITE_FAILED]++;
+      this.#writeOne(first + i, 1);
     }
     words.set(saved, table);
+  }
+
+  /**
+   * Writes the packets of one refused run one by one: all but the first are still as they came. Gather entry 0 is the
+   * run's vnet header, entry 1 the first packet, the others payloads.
+   */
+  #writePackets(packet: number, count: number, partial: boolean): void {
+    const { words, bytes } = this.#slab;
+    const table = this.#slab.packetsOffset >> 2;
+    const saved = words.slice(table, table + PACKET_WORDS);
+    const first = words[packet];
+    const iovs = (this.#slab.ingressIovsOffset >> 2) + first * IOV_WORDS;
+    const vnet = words[iovs];
+    const firstIp = words[iovs + IOV_WORDS];
+    const headers = words[iovs + IOV_WORDS + 1] - vnetGsoSize(bytes, vnet);
+    const [start, field] = [vnetChecksumStart(bytes, vnet), vnetChecksumOffset(bytes, vnet)];
+    const size = vnetGsoSize(bytes, vnet);
+    rewriteSegment4(bytes, firstIp, headers, 0, size, size, false);
+    for (let i = 0; i < count; i++) {
+      // The entry before this packet's was written already: it becomes the vnet header's.
+      const at = iovs + i * IOV_WORDS;
+      const needsChecksum = i === 0 || partial;
+      emitVnet(
+        bytes,
+        vnet,
+        needsChecksum ? VNET_FLAG_NEEDS_CSUM : 0,
+        VNET_GSO_NONE,
+        0,
+        0,
+        needsChecksum ? start : 0,
+        needsChecksum ? field : 0,
+      );
+      words[at] = vnet;
+      words[at + 1] = VNET_HEADER_BYTES;
+      if (i > 0) {
+        words[at + IOV_WORDS] -= headers;
+        words[at + IOV_WORDS + 1] += headers;
+      }
+      this.#writeOne(first + i, 2);
+    }
+    words.set(saved, table);
+  }
+
+  /** Writes one packet over the given gather entries; the table's first place serves, so that the TUN gets one packet. */
+  #writeOne(firstIov: number, iovs: number): void {
+    const { words, counters } = this.#slab;
+    const table = this.#slab.packetsOffset >> 2;
+    words[table] = firstIov;
+    words[table + 1] = iovs;
+    words[table + 2] = 0;
+    counters[this.#write(1) === 1 ? PACKETS : WRITE_FAILED]++;
   }
 }

@@ -29,6 +29,9 @@ export const MAX_PACKETS = 2_048;
 /** Gather entries of one direction: three a segment (tulle header, inner header, slice). */
 export const MAX_IOVS = 8_192;
 
+/** The longest IPv4 and TCP headers together (RFC 791, RFC 9293: 60 bytes each), rounded up. */
+export const INNER_HEADER_BYTES = 128;
+
 export const MESSAGE_WORDS = 5;
 export const PACKET_WORDS = 3;
 export const IOV_WORDS = 2;
@@ -83,8 +86,10 @@ export interface Slab {
   tunSlotsOffset: number;
   tunLengthsOffset: number;
   headersOffset: number;
-  /** A vnet header of zeros: a single packet with a finished checksum. */
-  zeroVnetOffset: number;
+  /** 128 bytes a message: copies of inner headers, for segments that must have headers of their own (flannel's format). */
+  innerHeadersOffset: number;
+  /** 16 bytes a packet for the TUN: a vnet header that cannot stand right before its packet. */
+  vnetsOffset: number;
   messagesOffset: number;
   egressIovsOffset: number;
   udpSlotsOffset: number;
@@ -117,7 +122,8 @@ function cut(subnetCount: number) {
     tunLengths: take(SLOTS * 4),
     messages: take(MAX_MESSAGES * MESSAGE_WORDS * 4),
     headers: take(MAX_MESSAGES * 16),
-    zeroVnet: take(16),
+    innerHeaders: take(MAX_MESSAGES * INNER_HEADER_BYTES),
+    vnets: take(MAX_PACKETS * 16),
     egressIovs: take(MAX_IOVS * IOV_WORDS * 4),
     records: take(SLOTS * RECORD_WORDS * 4),
     packets: take(MAX_PACKETS * PACKET_WORDS * 4),
@@ -147,7 +153,8 @@ export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab 
     tunSlotsOffset: plan.tunSlots,
     tunLengthsOffset: plan.tunLengths,
     headersOffset: plan.headers,
-    zeroVnetOffset: plan.zeroVnet,
+    innerHeadersOffset: plan.innerHeaders,
+    vnetsOffset: plan.vnets,
     messagesOffset: plan.messages,
     egressIovsOffset: plan.egressIovs,
     udpSlotsOffset: plan.udpSlots,

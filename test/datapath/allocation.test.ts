@@ -29,7 +29,7 @@ t.test('a mixed batch allocates nothing', async t => {
     tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64) })),
     tunRead(udpPacket({ ...to2, destination: '10.42.77.1', payload: randomBytes(random, 64) })),
   ];
-  const egress = new Egress(a.slab, NETWORK, FORMAT_TULLE, count => count);
+  const egress = new Egress(a.slab, NETWORK, FORMAT_TULLE, count => count, a.sum);
   a.slab.control[CONTROL_KEY] = 101;
   const fill = (): void => {
     for (let slot = 0; slot < reads.length; slot++) {
@@ -46,7 +46,7 @@ t.test('a mixed batch allocates nothing', async t => {
   // The receiver's slots are put back as they came before each batch, because ingress rewrites headers in place.
   a.read(reads);
   b.place(a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams })));
-  const ingress = new Ingress(b.slab, NETWORK, cidr('10.42.2.0/24'), count => count);
+  const ingress = new Ingress(b.slab, NETWORK, cidr('10.42.2.0/24'), count => count, b.sum);
   const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + 2 * SLOT_BYTES);
   const taken = growth(() => {
     b.slab.bytes.set(slots, b.slab.udpSlotsOffset);

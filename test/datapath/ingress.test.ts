@@ -7,7 +7,14 @@ import { ip4TotalLength, setIp4Checksum, verifyIp4Checksum } from '../../lib/wir
 import { verifyL4Checksum4 } from '../../lib/wire/l4.ts';
 import { TCP_ACK, TCP_CWR, TCP_FIN, TCP_PSH, tcpFlags, tcpSequence } from '../../lib/wire/tcp.ts';
 import { HEADER_BYTES } from '../../lib/wire/tulle.ts';
-import { VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_HEADER_BYTES, vnetGsoSize, vnetGsoType } from '../../lib/wire/vnet.ts';
+import {
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER_BYTES,
+  vnetGsoSize,
+  vnetGsoType,
+} from '../../lib/wire/vnet.ts';
 import { pair, type TestNode, type Train } from '../support/node.ts';
 import { tcpPacket, tunRead, udpPacket } from '../support/packets.ts';
 import { below, prng, randomBytes, testSeed } from '../support/prng.ts';
@@ -239,12 +246,23 @@ t.test(
     const trains = a.takeSent();
     t.equal(trains.length, 1);
     cross(trains, b);
-    const got = b.takeWritten().map(bytes => bytes.slice(VNET_HEADER_BYTES));
+    const [written, ...rest] = b.takeWritten();
+    t.same(rest, [], 'one gathered write');
+    t.equal(vnetGsoType(written, 0), VNET_GSO_UDP_L4);
+    const got = packetsOf(written);
     t.same(
-      got.map(bytes => bytes.slice(20)),
+      got.map(bytes => bytes.slice(28)),
+      packets.map(packet => packet.slice(28)),
+    );
+    b.slab.control[CONTROL_COALESCE_OFF] = 1;
+    a.read(packets.map(packet => tunRead(packet)));
+    cross(a.takeSent(), b);
+    const single = b.takeWritten().map(bytes => bytes.slice(VNET_HEADER_BYTES));
+    t.same(
+      single.map(bytes => bytes.slice(20)),
       packets.map(packet => packet.slice(20)),
     );
-    t.ok(got.every(bytes => verifyIp4Checksum(bytes, 0) && verifyL4Checksum4(bytes, 0)));
+    t.ok(single.every(bytes => verifyIp4Checksum(bytes, 0) && verifyL4Checksum4(bytes, 0)));
   },
 );
 

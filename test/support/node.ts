@@ -3,6 +3,7 @@
  * where the kernel would be. What the kernel does with a table (cut a train, gather an iovec) is done here naively.
  */
 import { Egress } from '../../lib/datapath/egress.ts';
+import type { Sum } from '../../lib/datapath/flow-run.ts';
 import { Ingress } from '../../lib/datapath/ingress.ts';
 import { type Peer, PeerTable } from '../../lib/datapath/peers.ts';
 import {
@@ -18,6 +19,7 @@ import {
   type Slab,
   TUN_READ_OFFSET,
 } from '../../lib/datapath/slab.ts';
+import { fold, sum } from '../../lib/wire/checksum.ts';
 import type { Subnet4 } from '../../lib/wire/cidr.ts';
 import { parseCidr4 } from '../../lib/wire/cidr.ts';
 import { address } from './packets.ts';
@@ -60,6 +62,7 @@ export class TestNode {
   /** Replaced by a test to refuse messages (an errno) or packets. */
   refuseMessage: (train: Train) => number = () => 0;
   refusePacket: (packet: Uint8Array) => number = () => 0;
+  readonly sum: Sum = (offset, length, initial) => fold(sum(this.slab.bytes, offset, length, initial));
   readonly #egress: Egress;
   readonly #ingress: Ingress;
 
@@ -67,8 +70,8 @@ export class TestNode {
     const own = cidr(`10.42.${k}.0/24`);
     this.table.own(own);
     this.slab.control[CONTROL_KEY] = 100 + k;
-    this.#egress = new Egress(this.slab, NETWORK, format, count => this.#send(count));
-    this.#ingress = new Ingress(this.slab, NETWORK, own, count => this.#write(count));
+    this.#egress = new Egress(this.slab, NETWORK, format, count => this.#send(count), this.sum);
+    this.#ingress = new Ingress(this.slab, NETWORK, own, count => this.#write(count), this.sum);
   }
 
   /** Gives the TUN's reads to egress, batch by batch. */
