@@ -176,6 +176,10 @@ t.test('one spoiled field, one reason', async t => {
   t.equal(check(spoil(first, b => b.fill(0x40, inner + 32, inner + 33))), BAD_HEADER_LENGTH, 'TCP');
   t.equal(check(first.slice(0, inner + 19)), TOO_SHORT);
   t.equal(check(first.slice(0, inner + 39)), TOO_SHORT);
+  const exact = datagramsOf(buildTcp4({ payload: new Uint8Array(200) }), 40, 100)[1];
+  const empty = spoil(exact, b => set16(b, tulle.TULLE_INDEX, 2)).slice(0, inner + 40);
+  t.equal(check(exact), OK);
+  t.equal(check(empty), BAD_SEGMENT, 'an empty slice just past the end');
   const udp = datagramsOf(buildUdp4(new Uint8Array(250)), 28, 100)[0];
   t.equal(check(udp), OK);
   t.equal(check(spoil(udp, b => set16(b, inner + 24, 257))), BAD_TOTAL_LENGTH, 'UDP length');
