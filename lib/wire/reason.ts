@@ -26,8 +26,6 @@ export const BAD_BUNDLE = 9;
 export const BAD_CHECKSUM_PLACE = 10;
 /** An IP fragment where only whole packets are allowed. */
 export const FRAGMENT = 11;
-/** An extension header chain that ends outside the packet. */
-export const BAD_EXTENSION = 12;
 
 /** Names for counters and messages, indexed by code. */
 export const REASON_NAMES: readonly string[] = [
@@ -43,5 +41,4 @@ export const REASON_NAMES: readonly string[] = [
   'bad-bundle',
   'bad-checksum-place',
   'fragment',
-  'bad-extension',
 ];
