@@ -38,6 +38,8 @@ export interface Overlay {
   setLease(lease: Lease): void;
   counters(): Record<string, number>;
   drops(): Record<string, number>;
+  /** Past this time of lib/sys's `monotonicMs` nothing is forwarded: the lease can no longer be proven. */
+  setDeadline(monotonicMs: number): void;
   /** Takes the device and everything on it away. */
   stop(): Promise<void>;
 }
@@ -61,6 +63,9 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   let lease = options.own;
   let stopped = false;
   let retry: NodeJS.Timeout | undefined;
+  let deadline = Number.POSITIVE_INFINITY;
+  /** What data paths counted that are gone. */
+  const past: Record<string, number> = {};
 
   const start = async (): Promise<Running> => {
     const opened: number[] = [];
@@ -89,11 +94,18 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         tun: device.handle,
         udp,
         endpoint: { address: options.address, port: backend.port },
+        onLatch: offload => {
+          log.warn(
+            { device: device.name, offload },
+            'the kernel refused an offload: it is off from now on, no packet was lost',
+          );
+        },
         onFault: fault => {
           log.error({ device: device.name, code: fault.code }, `${fault.message}: making the data path again`);
-          void restart();
+          restarting = restart();
         },
       });
+      datapath.setDeadline(deadline);
       datapath.update([...peers.values()], []);
       let ended: Promise<void> | undefined;
       return {
@@ -111,17 +123,27 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   };
 
   let running = await start();
-  let ending: Promise<void> = Promise.resolve();
+  /** True while no data path runs; what the last one counted is in `past` then. */
+  let gone = false;
+  const sinceStart = <Name extends string>(counts: Record<Name, number>): Record<Name, number> => {
+    const names = Object.keys(counts) as Name[];
+    const sums = names.map(name => [name, (past[name] ?? 0) + (gone ? 0 : counts[name])]);
+    return Object.fromEntries(sums) as Record<Name, number>;
+  };
+  let restarting: Promise<void> = Promise.resolve();
 
   const restart = async (): Promise<void> => {
-    ending = running.end();
-    await ending;
+    await running.end();
+    const counted = { ...running.datapath.flows(), ...running.datapath.drops() };
+    for (const [name, count] of Object.entries(counted)) past[name] = (past[name] ?? 0) + count;
+    gone = true;
     const again = async (): Promise<void> => {
       if (stopped) return;
       try {
         const next = await start();
         if (stopped) return await next.end();
         running = next;
+        gone = false;
         log.info({ device: running.device, peers: peers.size }, 'data path is back');
       } catch (error) {
         log.warn({ reason: messageOf(error) }, 'data path cannot be made again yet');
@@ -165,12 +187,17 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       lease = next;
       running.datapath.setKey(leaseKeyOf(next));
     },
-    counters: () => running.datapath.flows(),
-    drops: () => running.datapath.drops(),
+    counters: () => sinceStart(running.datapath.flows()),
+    drops: () => sinceStart(running.datapath.drops()),
+    setDeadline(monotonicMs) {
+      deadline = monotonicMs;
+      running.datapath.setDeadline(monotonicMs);
+    },
     async stop() {
       stopped = true;
       clearTimeout(retry);
-      await ending;
+      await restarting;
+      clearTimeout(retry);
       await running.end();
     },
   };
@@ -181,8 +208,12 @@ function openSocket(address: string, port: number, gro: boolean): number {
     const options = { address, port, receiveBuffer: SOCKET_BUFFER_BYTES, sendBuffer: SOCKET_BUFFER_BYTES };
     return openUdp({ ...options, gro, dontFragment: true }).handle;
   } catch (error) {
-    throw new TulleError('bad-endpoint', `cannot listen on ${address}:${port} for peers: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw new TulleError(
+      'bad-endpoint',
+      `cannot listen on ${address}:${port} for peers (${messageOf(error)}): stop the other tulled or flanneld, or change Backend.Port`,
+      {
+        cause: error,
+      },
+    );
   }
 }

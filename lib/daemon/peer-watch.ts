@@ -74,9 +74,10 @@ export class PeerWatch {
 
   #take({ view, changes, problems }: Reconciled): void {
     const { apply, log } = this.#options;
+    // When it throws the view stays behind, and the next snapshot gives the same changes again.
+    if (changes.length > 0 && !this.#fenced) apply(changes);
     this.#view = view;
     for (const { key, why } of problems) log.warn({ lease: key, why }, 'lease skipped');
-    if (changes.length > 0 && !this.#fenced) apply(changes);
     for (const { kind, lease } of changes) {
       const fields = { subnet: printSubnets(lease), endpoint: lease.attributes.PublicIP, node: nodeIdOf(lease) };
       log.info(fields, PEER_MESSAGES[kind]);

@@ -1,6 +1,6 @@
 /**
  * What the data path counts, by name. A packet is never thrown over: it is forwarded or it falls under exactly one drop
- * reason. Both lists are closed; the place in the list is the place in the slab, so new names go to the end of theirs.
+ * reason. Where a super-packet was cut already, its datagrams are counted one by one. Both lists are closed; the place in the list is the place in the slab, so new names go to the end of theirs.
  */
 
 /** Why a packet was discarded, with the sentence that explains it to a person. */
@@ -24,12 +24,14 @@ export const DROP_REASONS = {
   'ingress-spoofed-source': "its inner source lies in the pod network but not in its sender's subnet",
   'ingress-not-ours': "its inner destination lies in the pod network but not in this node's subnet",
   'ingress-write-failed': 'the TUN refused the packet',
+  'egress-fenced': "this node's lease ran out without a renewal: it may not send",
+  'ingress-fenced': "this node's lease ran out without a renewal: it may not deliver",
 } as const;
 
 export type DropReason = keyof typeof DROP_REASONS;
 
 const FLOWS = [
-  'egress-packets', // IP packets read from the TUN and sent; a super-packet counts once
+  'egress-packets', // IP packets read from the TUN and handed to the underlay; a super-packet counts once
   'egress-bytes', // inner bytes of those
   'egress-super-packets', // those of them that were super-packets
   'egress-datagrams', // UDP datagrams that left

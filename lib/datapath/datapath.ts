@@ -8,7 +8,7 @@ import { close, openEventFd, wake } from '../sys/sys.ts';
 import { TulleError } from '../util/errors.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
 import { type DropReason, type FlowName, readDrops, readFlows } from './counters.ts';
-import type { Transport, WorkerInput, WorkerMessage } from './loop.ts';
+import type { Offload, Transport, WorkerInput, WorkerMessage } from './loop.ts';
 import { type Network, type Peer, PeerTable, subnetCountOf } from './peers.ts';
 import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
 
@@ -26,6 +26,8 @@ export interface DatapathOptions {
   endpoint: { address: string; port: number };
   /** The worker ended by itself; the descriptors are still open. Called at most once, and never after `stop`. */
   onFault(fault: { where: 'tun' | 'underlay'; code: string; message: string }): void;
+  /** The kernel refused an offload, which is off from now on; no packet was lost by it. */
+  onLatch(offload: Offload): void;
 }
 
 export interface Datapath {
@@ -34,8 +36,10 @@ export interface Datapath {
   peers(): Peer[];
   flows(): Record<FlowName, number>;
   drops(): Record<DropReason, number>;
-  /** Which offloads the kernel refused since the start. */
-  latches(): { trainsOff: boolean; coalesceOff: boolean };
+  /** Until when the lease allows to forward: milliseconds of lib/sys's `monotonicMs`. */
+  setDeadline(monotonicMs: number): void;
+  /** Which offloads are in use: not those that the transport does without or that the kernel refused. */
+  offloads(): Record<Offload, boolean>;
   stop(): Promise<void>;
 }
 
@@ -84,7 +88,8 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
 
   const fault = await firstWord(worker);
   if (fault !== undefined) {
-    await stop();
+    // It may hang where no word reaches it.
+    await Promise.all([worker.terminate(), stop()]);
     throw new TulleError(fault.code, fault.message);
   }
   let told = false;
@@ -95,6 +100,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   };
   worker.on('message', (message: WorkerMessage) => {
     if (message.kind === 'fault') report(message);
+    if (message.kind === 'latched') options.onLatch(message.offload);
   });
   worker.on('error', error =>
     report({ where: 'underlay', code: 'EWORKER', message: `the data path crashed: ${error.message}` }),
@@ -104,8 +110,8 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   return {
     update(puts, removals) {
       table.update(puts, removals);
-      // A sleeping worker begins a new turn, so that places of removed peers become free.
-      wake(wakeHandle);
+      // A sleeping worker begins a new turn, so that places of removed peers become free. One that is ending needs none.
+      if (!stopping) wake(wakeHandle);
     },
     setKey(key) {
       Atomics.store(slab.control, CONTROL_KEY, key | 0);
@@ -113,9 +119,12 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     peers: () => table.peers(),
     flows: () => readFlows(slab.counters),
     drops: () => readDrops(slab.counters),
-    latches: () => ({
-      trainsOff: slab.control[CONTROL_TRAINS_OFF] !== 0,
-      coalesceOff: slab.control[CONTROL_COALESCE_OFF] !== 0,
+    setDeadline(monotonicMs) {
+      slab.deadline[0] = monotonicMs;
+    },
+    offloads: () => ({
+      trains: slab.control[CONTROL_TRAINS_OFF] === 0,
+      coalescing: slab.control[CONTROL_COALESCE_OFF] === 0,
     }),
     stop,
   };
@@ -130,7 +139,7 @@ async function firstWord(worker: Worker): Promise<{ code: string; message: strin
         () => resolve({ code: 'ETIME', message: 'the data path did not start in time' }),
         START_DEADLINE_MS,
       );
-      worker.once('message', (message: WorkerMessage) => resolve(message.kind === 'ready' ? undefined : message));
+      worker.once('message', (message: WorkerMessage) => resolve(message.kind === 'fault' ? message : undefined));
       worker.once('error', error =>
         resolve({ code: 'EWORKER', message: `the data path did not start: ${error.message}` }),
       );

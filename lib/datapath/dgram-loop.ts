@@ -7,13 +7,13 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { constants } from 'node:os';
-import { checksum, drain, errnoName, pollReadable, readTun, registerArena, writeTun } from '../sys/sys.ts';
+import { checksum, drain, monotonicMs, pollReadable, readTun, registerArena, writeTun } from '../sys/sys.ts';
 import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
 import { Ingress } from './ingress.ts';
-import { type LoopContext, LoopFault } from './loop.ts';
+import { checkFault, type LoopContext, LoopFault } from './loop.ts';
 import type { WritePackets } from './packet-table.ts';
 import {
   CONTROL_EPOCH,
@@ -33,7 +33,10 @@ const TURN = 64;
 /** The bytes that may wait inside the socket; beyond that the kernel is the bottleneck and packets are dropped and counted. */
 const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
 
-export async function runDgramLoop({ slab, input, ready }: LoopContext): Promise<void> {
+const EGRESS_BATCHES = flowIndex('egress-batches');
+const INGRESS_BATCHES = flowIndex('ingress-batches');
+
+export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<void> {
   const { tun, wake, endpoint } = input;
   const { control, counters } = slab;
   const arena = registerArena(slab.bytes);
@@ -45,6 +48,8 @@ export async function runDgramLoop({ slab, input, ready }: LoopContext): Promise
   const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
   const egress = new Egress(slab, input.network, input.format, count => sendSingly(slab, socket, count), sum);
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
+
+  const isFenced = (): boolean => monotonicMs() > slab.deadline[0];
 
   await new Promise<void>((resolve, reject) => {
     const stops: (() => void)[] = [];
@@ -59,9 +64,14 @@ export async function runDgramLoop({ slab, input, ready }: LoopContext): Promise
           const offset = slab.tunSlotsOffset + TUN_READ_OFFSET;
           const count = readTun(tun, arena, offset, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, 1, slab.tunLengthsOffset);
           if (count === 0) return;
-          if (count < 0) return end(new LoopFault('tun', errnoName(-count)));
-          counters[flowIndex('egress-batches')]++;
-          egress.take(1);
+          if (count < 0) {
+            const fault = faultOf(count);
+            if (fault !== undefined) end(fault);
+            return;
+          }
+          counters[EGRESS_BATCHES]++;
+          if (isFenced()) egress.fence(1);
+          else egress.take(1);
         }
       }),
       pollReadable(wake, () => {
@@ -72,13 +82,24 @@ export async function runDgramLoop({ slab, input, ready }: LoopContext): Promise
     );
     socket.on('message', (datagram, from) => {
       Atomics.add(control, CONTROL_EPOCH, 1);
-      counters[flowIndex('ingress-batches')]++;
+      counters[INGRESS_BATCHES]++;
       placeDatagram(slab, datagram, from);
-      ingress.take(1);
+      if (isFenced()) ingress.fence(1);
+      else ingress.take(1);
     });
     socket.on('error', error => end(new LoopFault('underlay', codeOf(error))));
-    ready();
+    say({ kind: 'ready' });
   });
+}
+
+/** The fault that a failed TUN read is; an error that passes (the device is down) is none. */
+function faultOf(result: number): LoopFault | undefined {
+  try {
+    checkFault('tun', result);
+    return undefined;
+  } catch (error) {
+    return error as LoopFault;
+  }
 }
 
 const codeOf = (error: Error): string => ('code' in error ? String(error.code) : 'EIO');

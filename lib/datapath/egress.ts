@@ -75,6 +75,7 @@ const OUTSIDE = dropIndex('egress-outside-network');
 const NO_LEASE_DROP = dropIndex('egress-no-lease');
 const OWN = dropIndex('egress-own-subnet');
 const TTL = dropIndex('egress-ttl-exceeded');
+const FENCED = dropIndex('egress-fenced');
 
 export class Egress {
   readonly #slab: Slab;
@@ -102,6 +103,11 @@ export class Egress {
       if (drop >= 0) this.#slab.counters[drop]++;
     }
     this.#table.flush();
+  }
+
+  /** Discards the packets of the first `count` TUN slots, because this node may not forward. */
+  fence(count: number): void {
+    this.#slab.counters[FENCED] += count;
   }
 
   /** One TUN read: vnet header and packet, `length` bytes at `offset`. Returns -1, or the index of the drop counter. */

@@ -75,6 +75,7 @@ const UNKNOWN_KIND = dropIndex('ingress-unknown-kind');
 const STALE_KEY = dropIndex('ingress-stale-key');
 const SPOOFED = dropIndex('ingress-spoofed-source');
 const NOT_OURS = dropIndex('ingress-not-ours');
+const FENCED = dropIndex('ingress-fenced');
 
 export class Ingress {
   readonly #slab: Slab;
@@ -112,13 +113,17 @@ export class Ingress {
     this.#table.flush();
   }
 
+  /** Discards the datagrams of the first `count` records, because this node may not forward. */
+  fence(count: number): void {
+    for (let slot = 0; slot < count; slot++) this.#slab.counters[FENCED] += this.#datagramsOf(slot);
+  }
+
   #record(slot: number): void {
     const { words, bytes, counters } = this.#slab;
     const record = (this.#slab.recordsOffset >> 2) + slot * RECORD_WORDS;
     const length = words[record];
     const stride = words[record + 1] > 0 ? words[record + 1] : length;
-    const datagrams = length === 0 ? 1 : Math.ceil(length / stride);
-    counters[DATAGRAMS] += datagrams;
+    const datagrams = this.#datagramsOf(slot);
     if (datagrams > 1) counters[TRAINS]++;
     if (words[record + 2] !== 0) {
       counters[TRUNCATED] += datagrams;
@@ -139,6 +144,16 @@ export class Ingress {
       const drop = this.#datagram(peer, offset, Math.min(stride, start + length - offset));
       if (drop >= 0) counters[drop]++;
     }
+  }
+
+  /** How many datagrams one receive gave; they are counted. */
+  #datagramsOf(slot: number): number {
+    const { words, counters } = this.#slab;
+    const record = (this.#slab.recordsOffset >> 2) + slot * RECORD_WORDS;
+    const stride = words[record + 1];
+    const datagrams = stride > 0 ? Math.ceil(words[record] / stride) : 1;
+    counters[DATAGRAMS] += datagrams;
+    return datagrams;
   }
 
   /** Returns -1, or the index of the drop counter. */

@@ -4,9 +4,11 @@
  * plain way, one packet a time through Node's event loop: portable, slow, and the baseline that teaches what batches buy.
  */
 
+import { constants } from 'node:os';
+import { errnoName } from '../sys/sys.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
 import type { Network } from './peers.ts';
-import type { Slab } from './slab.ts';
+import { CONTROL_COALESCE_OFF, CONTROL_TRAINS_OFF, type Slab } from './slab.ts';
 
 /** How datagrams cross: one at a time; batched system calls; or batches, trains and the TUN's offloads. */
 export type Transport = 'dgram' | 'batch' | 'offload';
@@ -27,17 +29,21 @@ export interface WorkerInput {
   endpoint: { address: string; port: number };
 }
 
+/** UDP_SEGMENT trains to the underlay; coalesced (GSO) writes to the TUN. */
+export type Offload = 'trains' | 'coalescing';
+
 /** What the worker says. */
 export type WorkerMessage =
   | { kind: 'ready' }
+  /** The kernel refused an offload: it is off from now on. */
+  | { kind: 'latched'; offload: Offload }
   /** The loop cannot go on: which descriptor, and the errno name. */
   | { kind: 'fault'; where: 'tun' | 'underlay'; code: string; message: string };
 
 export interface LoopContext {
   slab: Slab;
   input: WorkerInput;
-  /** Tells the main thread that packets move from now on. */
-  ready(): void;
+  say(message: WorkerMessage): void;
 }
 
 /** Why a loop ended by itself. */
@@ -49,5 +55,40 @@ export class LoopFault extends Error {
     super(where === 'tun' ? `the TUN device is gone (${code})` : `the underlay socket failed (${code})`);
     this.where = where;
     this.code = code;
+  }
+}
+
+/**
+ * Errors of a descriptor that is of no use any more: closed, or its device is gone (tun.c gives EBADFD, which node:os does not name).
+ * ENETDOWN and EHOSTUNREACH come and go with the underlay.
+ */
+const FATAL = new Set<number>([constants.errno.EBADF, constants.errno.ENODEV, 77]);
+
+/** Throws when `result` of a hot call is such an error. */
+export function checkFault(where: 'tun' | 'underlay', result: number): void {
+  if (result < 0 && FATAL.has(-result)) throw new LoopFault(where, errnoName(-result));
+}
+
+/** Tells once of each offload that was switched off; cheap enough for every turn. */
+export class LatchWatch {
+  readonly #context: LoopContext;
+  #trains: number;
+  #coalescing: number;
+
+  constructor(context: LoopContext) {
+    this.#context = context;
+    this.#trains = context.slab.control[CONTROL_TRAINS_OFF];
+    this.#coalescing = context.slab.control[CONTROL_COALESCE_OFF];
+  }
+
+  look(): void {
+    const { slab, say } = this.#context;
+    const trains = slab.control[CONTROL_TRAINS_OFF];
+    const coalescing = slab.control[CONTROL_COALESCE_OFF];
+    if (trains === this.#trains && coalescing === this.#coalescing) return;
+    if (trains !== this.#trains) say({ kind: 'latched', offload: 'trains' });
+    if (coalescing !== this.#coalescing) say({ kind: 'latched', offload: 'coalescing' });
+    this.#trains = trains;
+    this.#coalescing = coalescing;
   }
 }

@@ -90,9 +90,12 @@ export class PeerTable {
 
   /**
    * Makes these peers known (or replaces what was known of their subnets) and forgets those of the removed subnets,
-   * in one step, because the endpoint hash is rebuilt once for all of them. Forgetting an unknown peer is fine.
+   * in one step, because the endpoint hash is rebuilt once for all of them. Forgetting an unknown peer is fine. When it
+   * throws (a subnet that is none of the network; 'peers-full'), nothing has changed.
    */
   update(puts: readonly Peer[], removals: readonly Subnet4[]): void {
+    this.#checkRoom(puts.length);
+    for (const subnet of [...removals, ...puts.map(peer => peer.subnet)]) this.#indexOf(subnet);
     const gone: number[] = [];
     const forget = (index: number): void => {
       const before = this.#live.get(index);
@@ -134,14 +137,21 @@ export class PeerTable {
     return (subnet.address - network.address) / 2 ** (32 - subnetLength);
   }
 
+  /** The turn in progress when a place was unlinked may still look at it; the next one began after. */
+  #isFree(unlinked: { epoch: number }): boolean {
+    return unlinked.epoch !== Atomics.load(this.#slab.control, CONTROL_EPOCH);
+  }
+
   #takePlace(): number {
     const oldest = this.#unlinked[0];
-    // The turn in progress when it was unlinked may still look at it; the next one began after.
-    if (oldest !== undefined && oldest.epoch !== Atomics.load(this.#slab.control, CONTROL_EPOCH)) {
-      this.#unlinked.shift();
-      return oldest.place;
-    }
-    if (this.#fresh < this.#slab.peerCapacity) return this.#fresh++;
+    if (oldest === undefined || !this.#isFree(oldest)) return this.#fresh++;
+    this.#unlinked.shift();
+    return oldest.place;
+  }
+
+  #checkRoom(places: number): void {
+    const unlinked = this.#unlinked.filter(place => this.#isFree(place)).length;
+    if (places <= this.#slab.peerCapacity - this.#fresh + unlinked) return;
     throw new TulleError(
       'peers-full',
       'too many peers changed at once for the data path; they are applied again shortly',

@@ -4,6 +4,8 @@
  * and the addon needs to know one registered arena.
  *
  *   control    words that both threads look at: stop, epoch, which endpoint hash is valid, the latches of the offloads
+ *   deadline   until when the lease allows to forward; the worker looks at it each turn, so that a node which wakes from a
+ *              suspend is fenced before its first packet, whatever the main thread does
  *   counters   one Float64 a counter, written by the worker alone, read by anyone (64-bit aligned stores do not tear)
  *   routes     Uint16 per subnet of the network: the peer's number, or NO_LEASE, or OWN_SUBNET
  *   hashes     two open-addressing tables, endpoint → peer number + 1; one is valid, the other is being rebuilt
@@ -78,6 +80,8 @@ export interface Slab {
   words: Int32Array;
   control: Int32Array;
   counters: Float64Array;
+  /** One number: until when, in milliseconds of lib/sys's monotonic clock, this node may forward. */
+  deadline: Float64Array;
   routes: Uint16Array;
   hashes: [Uint16Array, Uint16Array];
   peerCapacity: number;
@@ -114,6 +118,7 @@ function cut(subnetCount: number) {
     hashSize,
     control: take(CONTROL_WORDS * 4),
     counters: take(COUNTER_COUNT * 8),
+    deadline: take(8),
     routes: take(subnetCount * 2),
     hashA: take(hashSize * 2),
     hashB: take(hashSize * 2),
@@ -146,6 +151,7 @@ export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab 
     words: new Int32Array(buffer, 0, Math.floor(plan.totalBytes / 4)),
     control: new Int32Array(buffer, plan.control, CONTROL_WORDS),
     counters: new Float64Array(buffer, plan.counters, COUNTER_COUNT),
+    deadline: new Float64Array(buffer, plan.deadline, 1),
     routes: new Uint16Array(buffer, plan.routes, subnetCount),
     hashes: [new Uint16Array(buffer, plan.hashA, plan.hashSize), new Uint16Array(buffer, plan.hashB, plan.hashSize)],
     peerCapacity: plan.peerCapacity,
@@ -163,6 +169,9 @@ export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab 
     ingressIovsOffset: plan.ingressIovs,
     pollOffset: plan.poll,
   };
-  if (shared === undefined) slab.routes.fill(NO_LEASE);
+  if (shared === undefined) {
+    slab.routes.fill(NO_LEASE);
+    slab.deadline[0] = Number.POSITIVE_INFINITY;
+  }
   return slab;
 }

@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import t from 'tap';
 import { ping } from '../../lib/lab/ping.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
-import { withNamespace } from '../../lib/sys/sys.ts';
+import { monotonicMs, withNamespace } from '../../lib/sys/sys.ts';
 import { addressOf, leaseOf, twoNodes } from '../support/overlays.ts';
 
 if (process.getuid?.() !== 0) {
@@ -77,6 +77,27 @@ t.test('a datagram from a stranger, or with a key of yesterday, is refused and c
   t.throws(() => one.setLease(leaseOf(3)), { code: 'bad-subnet' });
   await Promise.all([one.stop(), two.stop()]);
 });
+
+for (const transport of ['offload', 'dgram'] as const) {
+  t.test(`past its deadline a node neither sends nor delivers (${transport})`, async t => {
+    const nodes = twoNodes();
+    t.teardown(nodes.remove);
+    const [one, two] = [await nodes.start(1, { transport }), await nodes.start(2, { transport })];
+    one.apply([{ kind: 'add', lease: leaseOf(2) }]);
+    two.apply([{ kind: 'add', lease: leaseOf(1) }]);
+    const short = { ...TEN, timeoutMs: 50 };
+    one.setDeadline(monotonicMs() - 1);
+    t.equal((await ping(nodes.namespaces[0], addressOf(2), short)).received, 0);
+    t.equal(one.drops()['egress-fenced'], 10);
+    one.setDeadline(monotonicMs() + 60_000);
+    two.setDeadline(0);
+    t.equal((await ping(nodes.namespaces[0], addressOf(2), short)).received, 0);
+    t.equal(two.drops()['ingress-fenced'], 10);
+    two.setDeadline(Number.POSITIVE_INFINITY);
+    t.equal((await ping(nodes.namespaces[0], addressOf(2), TEN)).received, 10, 'a renewal opens again');
+    await Promise.all([one.stop(), two.stop()]);
+  });
+}
 
 t.test('a port that is taken is one clear error, and the device is not left behind', async t => {
   const nodes = twoNodes();

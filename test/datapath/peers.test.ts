@@ -42,7 +42,8 @@ t.test('a change takes a new place, and the old one is free only after another t
     t.notOk(seen.has(slab.routes[1]), 'a place that a batch may look at is not used again');
     seen.add(slab.routes[1]);
   }
-  t.throws(() => table.update([peer], []), { code: 'peers-full' });
+  t.throws(() => table.update([peer], [peer.subnet]), { code: 'peers-full' });
+  t.equal(slab.routes[1] < OWN_SUBNET, true, 'and nothing has changed');
   slab.control[CONTROL_EPOCH]++;
   table.update([{ ...peer, key: 4242 }], []);
   t.equal(keyAt(slab, slab.routes[1]), 4242);
