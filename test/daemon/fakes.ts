@@ -186,6 +186,7 @@ export function fakeParts() {
           enter('overlay.setLease');
           state.own = lease;
         },
+        setDeadline: () => {},
         counters: () => ({}),
         drops: () => ({}),
         stop: async () => enter('overlay.stop'),
