@@ -1,5 +1,6 @@
 /** Links as messages: RTM_*LINK with struct ifinfomsg. Source: include/uapi/linux/rtnetlink.h, if_link.h, Linux 6.18. */
 import { formatMac, parseMac } from './address-text.ts';
+import { addPortFlags, type BridgePort, parsePort } from './bridge-port.ts';
 import { NetlinkError } from './error.ts';
 import {
   type Attributes,
@@ -32,10 +33,13 @@ const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_TXQLEN = 13;
 const IFLA_LINKINFO = 18;
+const IFLA_IFALIAS = 20;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
+const IFLA_INFO_SLAVE_KIND = 4;
+const IFLA_INFO_SLAVE_DATA = 5;
 /** linux/veth.h */
 const VETH_INFO_PEER = 1;
 /** linux/rtnetlink.h: leave the counters out, they are half of a message. */
@@ -44,6 +48,7 @@ const RTEXT_FILTER_SKIP_STATS = 8;
 export const IFF_UP = 0x1;
 export const IFF_LOOPBACK = 0x8;
 export const IFF_RUNNING = 0x40;
+export const IFF_PROMISC = 0x100;
 
 export interface Link {
   index: number;
@@ -65,6 +70,10 @@ export interface Link {
   /** IFF_ bits of linux/if.h */
   flags: number;
   txQueueLength: number;
+  /** free text that somebody gave it */
+  alias?: string;
+  /** of a link that is a port of a bridge */
+  port?: BridgePort;
 }
 
 /** What may be said about a link when it is made. */
@@ -92,6 +101,11 @@ export interface BridgeProperties extends LinkProperties {
 
 export interface LinkChanges {
   up?: boolean;
+  promiscuous?: boolean;
+  /** free text, 255 bytes at most: what `ip link` shows a person */
+  alias?: string;
+  /** of a port; in the same call as `master` they would come too early */
+  port?: Partial<BridgePort>;
   mtu?: number;
   /** name of a bridge; null takes the link out of the one that it is in */
   master?: string | null;
@@ -113,17 +127,17 @@ export function checkLinkName(name: string): string {
   throw new NetlinkError('EINVAL', `"${name}" cannot be a link's name: 1 to 15 bytes without spaces, "/" and ":"`);
 }
 
-function linkMessage(type: number, flags: number, index: number, up?: boolean): MessageBuilder {
+function linkMessage(type: number, flags: number, index: number, up?: boolean, promiscuous?: boolean): MessageBuilder {
   return new MessageBuilder(type, NLM_F_REQUEST | flags).body(IFINFOMSG_BYTES, (view, little) =>
-    fillBody(view, little, index, up),
+    fillBody(view, little, index, up, promiscuous),
   );
 }
 
-function fillBody(view: DataView, little: boolean, index: number, up?: boolean): void {
+function fillBody(view: DataView, little: boolean, index: number, up?: boolean, promiscuous?: boolean): void {
   view.setInt32(4, index, little);
-  if (up === undefined) return;
-  view.setUint32(8, up ? IFF_UP : 0, little);
-  view.setUint32(12, IFF_UP, little); // which of the flags are meant
+  const meant = (up === undefined ? 0 : IFF_UP) | (promiscuous === undefined ? 0 : IFF_PROMISC);
+  view.setUint32(8, (up === true ? IFF_UP : 0) | (promiscuous === true ? IFF_PROMISC : 0), little);
+  view.setUint32(12, meant, little); // which of the flags are meant
 }
 
 function addProperties(builder: MessageBuilder, { mtu, mac }: LinkProperties): void {
@@ -180,16 +194,23 @@ export function createVethMessage(
  */
 export function setLinkMessage(
   index: number,
-  { up, mtu, mac, newName, txQueueLength }: LinkChanges,
+  { up, promiscuous, mtu, mac, newName, txQueueLength, alias, port }: LinkChanges,
   namespaceFd: number | undefined,
   master: number | undefined,
 ): MessageBuilder {
-  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK, index, up);
+  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK, index, up, promiscuous);
   if (newName !== undefined) builder.text(IFLA_IFNAME, checkLinkName(newName));
   addProperties(builder, { ...(mtu !== undefined && { mtu }), ...(mac !== undefined && { mac }) });
   if (txQueueLength !== undefined) builder.u32(IFLA_TXQLEN, txQueueLength);
   if (master !== undefined) builder.u32(IFLA_MASTER, master);
   if (namespaceFd !== undefined) builder.u32(IFLA_NET_NS_FD, namespaceFd);
+  if (alias !== undefined) builder.text(IFLA_IFALIAS, alias);
+  if (port !== undefined) {
+    builder.nest(IFLA_LINKINFO, info => {
+      info.text(IFLA_INFO_SLAVE_KIND, 'bridge');
+      info.nest(IFLA_INFO_SLAVE_DATA, data => addPortFlags(data, port));
+    });
+  }
   return builder;
 }
 
@@ -203,7 +224,11 @@ export function parseLink(payload: Uint8Array): Link {
   const body = parseBody(payload, IFINFOMSG_BYTES);
   const attributes: Attributes = parseAttributes(payload, IFINFOMSG_BYTES);
   const flags = u32At(body, 8);
-  const kind = textOf(nestedOf(attributes, IFLA_LINKINFO), IFLA_INFO_KIND);
+  const info = nestedOf(attributes, IFLA_LINKINFO);
+  const kind = textOf(info, IFLA_INFO_KIND);
+  const isPort = textOf(info, IFLA_INFO_SLAVE_KIND) === 'bridge';
+  const port = isPort ? parsePort(nestedOf(info, IFLA_INFO_SLAVE_DATA)) : undefined;
+  const alias = textOf(attributes, IFLA_IFALIAS);
   const master = u32Of(attributes, IFLA_MASTER);
   const peerIndex = kind === 'veth' ? u32Of(attributes, IFLA_LINK) : undefined;
   return {
@@ -218,5 +243,7 @@ export function parseLink(payload: Uint8Array): Link {
     ...(peerIndex !== undefined && { peerIndex }),
     flags,
     txQueueLength: u32Of(attributes, IFLA_TXQLEN) ?? 0,
+    ...(alias !== undefined && alias !== '' && { alias }),
+    ...(port !== undefined && { port }),
   };
 }

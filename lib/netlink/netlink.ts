@@ -14,6 +14,7 @@ import {
   parseAddressMessage,
 } from './address.ts';
 import { type Family, formatAddress, parseAddress, parseCidr } from './address-text.ts';
+import { addPortMacMessage } from './bridge-port.ts';
 import { Channel } from './channel.ts';
 import { NetlinkError } from './error.ts';
 import {
@@ -47,6 +48,7 @@ import {
 
 export type { Address, AddressOptions, Scope } from './address.ts';
 export type { Family } from './address-text.ts';
+export type { BridgePort } from './bridge-port.ts';
 export { NetlinkError } from './error.ts';
 export type { BridgeProperties, Link, LinkChanges, VethProperties } from './link.ts';
 export type { NextHop, Route, RouteKey, RouteOptions, RouteType } from './route.ts';
@@ -146,6 +148,12 @@ export class Rtnetlink {
     );
   }
 
+  /** The bridge that `name` is a port of finds `mac` behind it from now on, whatever it sees. */
+  addPortMac(name: string, mac: string): void {
+    const operation = `add ${mac} to port ${name}`;
+    this.#channel.request(operation, addPortMacMessage(this.#indexOf(name, operation), mac));
+  }
+
   // ---- addresses
 
   /** Of one link, or of all. A link that does not exist has none. */
@@ -155,7 +163,8 @@ export class Rtnetlink {
     const found = this.#channel.dump('list addresses', listAddressesMessage(index), message =>
       parseAddressMessage(message.payload),
     );
-    const nameOf = this.#linkNames();
+    // The names of all links are a long list where there are many pods.
+    const nameOf = filter.link === undefined ? this.#linkNames() : new Map([[index, filter.link]]);
     return found.flatMap(address => {
       const link = nameOf.get(address.index); // a link that went in between took its addresses along
       const wanted = (index === 0 || address.index === index) && (filter.family ?? address.family) === address.family;

@@ -47,6 +47,7 @@ const RTA_MULTIPATH = 9;
 const RTA_TABLE = 15;
 const RTA_VIA = 18;
 const RTAX_MTU = 2;
+const RTAX_ADVMSS = 8;
 const RTNH_F_ONLINK = 4;
 /** struct rtnexthop: length 16, flags 8, hops 8, index 32 */
 const RTNEXTHOP_BYTES = 8;
@@ -100,6 +101,8 @@ export interface Route {
   onlink: boolean;
   /** bytes; absent when the link's counts */
   mtu?: number;
+  /** bytes */
+  advertisedMss?: number;
   /** only when there are several */
   nextHops?: NextHop[];
 }
@@ -128,6 +131,8 @@ export interface RouteOptions extends RouteKey {
   protocol?: number;
   /** bytes */
   mtu?: number;
+  /** the TCP segment size to tell peers, bytes */
+  advertisedMss?: number;
   /** take the place of a route with the same destination, metric and table */
   replace?: boolean;
   /** succeed when exactly this route is there */
@@ -206,8 +211,13 @@ export function addRouteMessage(route: ParsedRoute, options: RouteOptions, index
   const flags = NLM_F_CREATE | (options.replace ? NLM_F_REPLACE : NLM_F_EXCL);
   const builder = routeMessage(RTM_NEWROUTE, flags, route, options, index, options.scope ?? usualScope(route));
   if (route.source !== undefined) builder.bytes(RTA_PREFSRC, route.source.bytes);
-  const { mtu } = options;
-  if (mtu !== undefined) builder.nest(RTA_METRICS, metrics => metrics.u32(RTAX_MTU, mtu));
+  const { mtu, advertisedMss } = options;
+  if (mtu !== undefined || advertisedMss !== undefined) {
+    builder.nest(RTA_METRICS, metrics => {
+      if (mtu !== undefined) metrics.u32(RTAX_MTU, mtu);
+      if (advertisedMss !== undefined) metrics.u32(RTAX_ADVMSS, advertisedMss);
+    });
+  }
   return builder;
 }
 
@@ -286,7 +296,9 @@ function readRoute(
   const gateway = gatewayOf(attributes) ?? nextHops[0]?.gateway;
   const index = u32Of(attributes, RTA_OIF) ?? nextHops[0]?.index;
   const source = attributes.get(RTA_PREFSRC);
-  const mtu = u32Of(nestedOf(attributes, RTA_METRICS), RTAX_MTU);
+  const metrics = nestedOf(attributes, RTA_METRICS);
+  const mtu = u32Of(metrics, RTAX_MTU);
+  const advertisedMss = u32Of(metrics, RTAX_ADVMSS);
   return {
     family,
     destination: prefixLength === 0 ? 'default' : `${formatAddress(destination)}/${prefixLength}`,
@@ -300,6 +312,7 @@ function readRoute(
     protocol: body.getUint8(5),
     onlink: (flags & RTNH_F_ONLINK) !== 0,
     ...(mtu !== undefined && { mtu }),
+    ...(advertisedMss !== undefined && { advertisedMss }),
     ...(nextHops.length > 1 && { nextHops }),
   };
 }

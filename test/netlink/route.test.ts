@@ -25,6 +25,8 @@ t.test('IPv4 routes', { skip }, async t => {
   ]);
   netlink.addRoute({ destination: '10.50.0.0/16', link: 'a', source: '10.0.0.1', mtu: 1400 });
   t.match(find(netlink, '10.50.0.0/16'), [{ link: 'a', scope: 'link', source: '10.0.0.1', mtu: 1400 }]);
+  netlink.addRoute({ destination: '10.54.0.0/16', link: 'a', advertisedMss: 1200 });
+  t.match(find(netlink, '10.54.0.0/16'), [{ advertisedMss: 1200 }]);
   netlink.addRoute({ destination: '10.51.0.0/16', link: 'a', scope: 'global' });
   t.match(find(netlink, '10.51.0.0/16'), [{ scope: 'global' }]);
   netlink.addRoute({
