@@ -4,8 +4,8 @@
  */
 import { close, netlinkReceive, netlinkSend, openNetlink } from '../sys/sys.ts';
 import { AnswerReader } from './answer.ts';
-import { NetlinkError } from './error.ts';
-import type { Message, MessageBuilder } from './message.ts';
+import { NetlinkError, refusal } from './error.ts';
+import { type Message, type MessageBuilder, NLMSG_ERROR, parseAcknowledgement, parseMessages } from './message.ts';
 
 /** linux/netlink.h */
 const NETLINK_ROUTE = 0;
@@ -24,9 +24,12 @@ export class Channel {
   /** An answer was left half read: there may be more of it. */
   #dirty = false;
 
-  /** @param namespace path of a network namespace's file; none is the calling thread's own */
-  constructor(namespace?: string, timeoutMs: number = ANSWER_TIMEOUT_MS) {
-    const options = { protocol: NETLINK_ROUTE };
+  /**
+   * @param namespace path of a network namespace's file; none is the calling thread's own
+   * @param protocol of linux/netlink.h
+   */
+  constructor(namespace?: string, timeoutMs: number = ANSWER_TIMEOUT_MS, protocol: number = NETLINK_ROUTE) {
+    const options = { protocol };
     this.#handle = openNetlink(namespace === undefined ? options : { ...options, namespace });
     this.#timeoutMs = timeoutMs;
   }
@@ -54,6 +57,38 @@ export class Channel {
       'EAGAIN',
       `${operation}: the table changed during each of ${DUMP_ATTEMPTS} readings: try again`,
     );
+  }
+
+  /**
+   * Sends messages that belong together in one piece, each built with NLM_F_ACK, and waits until each is acknowledged.
+   * `begin` and `end` enclose them (NFNL_MSG_BATCH_BEGIN and _END) and get no acknowledgement. Throws the first refusal;
+   * the kernel has then done none of it.
+   */
+  batch(operation: string, begin: MessageBuilder, messages: readonly MessageBuilder[], end: MessageBuilder): void {
+    if (this.#closed) throw new NetlinkError('EBADF', `${operation}: the netlink socket was closed`);
+    const deadline = performance.now() + this.#timeoutMs;
+    if (this.#dirty) this.#drain(deadline);
+    const parts = [begin, ...messages, end].map(builder => {
+      this.#sequence = (this.#sequence + 1) >>> 0;
+      return { sequence: this.#sequence, bytes: builder.finish(this.#sequence) };
+    });
+    const open = new Set(parts.slice(1, -1).map(part => part.sequence));
+    this.#dirty = true;
+    netlinkSend(this.#handle, Buffer.concat(parts.map(part => part.bytes)));
+    while (open.size > 0) {
+      const left = Math.max(0, Math.ceil(deadline - performance.now()));
+      const count = netlinkReceive(this.#handle, this.#buffer, left);
+      if (count === 0 && left === 0) {
+        throw new NetlinkError('ETIMEDOUT', `${operation}: no answer from the kernel in ${this.#timeoutMs / 1000} s`);
+      }
+      for (const message of parseMessages(this.#buffer.subarray(0, count))) {
+        if (message.type !== NLMSG_ERROR || !parts.some(part => part.sequence === message.sequence)) continue;
+        const { errno, text } = parseAcknowledgement(message);
+        if (errno !== 0) throw refusal(operation, errno, text);
+        open.delete(message.sequence);
+      }
+    }
+    this.#dirty = false;
   }
 
   #exchange(operation: string, builder: MessageBuilder, dump: boolean, visit: (message: Message) => void): boolean {

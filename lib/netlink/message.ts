@@ -198,6 +198,20 @@ export function parseAttributes(bytes: Uint8Array, offset = 0): Attributes {
   return attributes;
 }
 
+/** The values of a list: attributes that follow each other and may all have one type. */
+export function parseList(bytes: Uint8Array): Uint8Array[] {
+  const items: Uint8Array[] = [];
+  for (let at = 0; bytes.length - at >= ATTRIBUTE_BYTES; ) {
+    const length = viewOf(bytes).getUint16(at, LITTLE_ENDIAN);
+    if (length < ATTRIBUTE_BYTES || length > bytes.length - at) {
+      throw malformed(`list item of length ${length} with ${bytes.length - at} bytes at hand`);
+    }
+    items.push(bytes.subarray(at + ATTRIBUTE_BYTES, at + length));
+    at += align(length);
+  }
+  return items;
+}
+
 /** The fixed structure at the start of a payload, as a view of exactly `count` bytes. */
 export function parseBody(payload: Uint8Array, count: number): DataView {
   if (payload.length < count) throw malformed(`${payload.length} bytes of body where ${count} should be`);
