@@ -91,6 +91,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         key: leaseKeyOf(lease),
         format: formatOf(backend.type),
         transport: options.transport,
+        mtu,
         tun: device.handle,
         udp,
         endpoint: { address: options.address, port: backend.port },

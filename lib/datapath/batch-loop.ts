@@ -36,7 +36,7 @@ export function runBatchLoop(context: LoopContext): void {
   const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
   const send: SendMessages = count => sendUdp(udp, arena, slab.messagesOffset, count, slab.egressIovsOffset);
   const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
-  const egress = new Egress(slab, input.network, input.format, send, sum);
+  const egress = new Egress(slab, input.network, input.format, input.mtu, send, sum);
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
   const table = slab.pollOffset >> 2;

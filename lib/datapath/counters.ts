@@ -36,12 +36,14 @@ const FLOWS = [
   'egress-super-packets', // those of them that were super-packets
   'egress-datagrams', // UDP datagrams that left
   'egress-trains', // UDP_SEGMENT trains that left
+  'egress-bundled', // packets that joined another one's datagram
   'egress-batches', // readTun calls that gave something
   'ingress-packets', // IP packets written to the TUN; a coalesced one counts once
   'ingress-bytes',
   'ingress-super-packets', // those that several segments were coalesced into
   'ingress-datagrams',
   'ingress-trains', // UDP_GRO trains received
+  'ingress-bundled', // packets that came in another one's datagram
   'ingress-batches',
 ] as const;
 

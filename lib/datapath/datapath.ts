@@ -20,6 +20,8 @@ export interface DatapathOptions {
   /** FORMAT_BARE or FORMAT_TULLE. */
   format: number;
   transport: Transport;
+  /** The overlay's MTU. */
+  mtu: number;
   /** Handles of lib/sys; they stay the caller's. `udp` is 0 for the dgram transport. */
   tun: number;
   udp: number;
@@ -61,7 +63,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   }
 
   const wakeHandle = openEventFd();
-  const { network, own, format, transport, tun, udp, endpoint } = options;
+  const { network, own, format, transport, mtu, tun, udp, endpoint } = options;
   const input: WorkerInput = {
     buffer: slab.buffer,
     subnetCount,
@@ -69,6 +71,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     own,
     format,
     transport,
+    mtu,
     tun,
     udp,
     wake: wakeHandle,

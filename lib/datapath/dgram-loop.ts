@@ -46,7 +46,14 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
 
   const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
   const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
-  const egress = new Egress(slab, input.network, input.format, count => sendSingly(slab, socket, count), sum);
+  const egress = new Egress(
+    slab,
+    input.network,
+    input.format,
+    input.mtu,
+    count => sendSingly(slab, socket, count),
+    sum,
+  );
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
   const isFenced = (): boolean => monotonicMs() > slab.deadline[0];

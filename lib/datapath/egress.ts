@@ -4,7 +4,7 @@
  *   1. look at the vnet header: what did the kernel leave undone (checksum, segmentation)?
  *   2. check the inner header, find the peer that holds the destination's subnet, decrement the TTL
  *   3. a packet gets a tulle header in front, in place of the vnet header (flannel's format: no header at all);
- *      neighbours of equal size to one peer become one train
+ *      neighbours of equal size to one peer become one train, small ones of unequal size one bundle
  *   4. a super-packet becomes trains of segments: per segment one tulle header of its own, and the borrowed inner header
  *      and slice of the packet where it lies; in flannel's format finished headers of its own and the borrowed slice
  *   5. the tables are handed to the kernel; a refused train turns trains off and leaves again as single datagrams
@@ -86,11 +86,11 @@ export class Egress {
 
   #nextId = 0;
 
-  constructor(slab: Slab, network: Network, format: number, send: SendMessages, sum: Sum) {
+  constructor(slab: Slab, network: Network, format: number, mtu: number, send: SendMessages, sum: Sum) {
     this.#slab = slab;
     this.#network = network;
     this.#tulle = format === FORMAT_TULLE;
-    this.#table = new MessageTable(slab, send);
+    this.#table = new MessageTable(slab, mtu, send);
     this.#sum = sum;
   }
 
@@ -150,10 +150,12 @@ export class Egress {
       if (this.#tulle && isL4Checksum(bytes, ip, start, field)) flags = FLAG_PARTIAL_CHECKSUM;
       else set16(bytes, ip + start + field, finish(this.#sum(ip + start, total - start, 0)) || 0xffff);
     }
-    if (!this.#table.hasRoom(1, 1)) this.#table.flush();
+    if (!this.#table.hasRoom(1, 3)) this.#table.flush();
     if (this.#tulle) {
+      if (!this.#table.joins(peer, HEADER_BYTES + total) && this.#table.bundle(peer, ip, total, flags)) return true;
       emitTulle(bytes, ip - HEADER_BYTES, KIND_PACKET, flags, 0, this.#slab.control[CONTROL_KEY], 0, 0);
       this.#table.datagram(peer, ip - HEADER_BYTES, HEADER_BYTES + total);
+      this.#table.mayBundle(peer, flags);
     } else {
       this.#table.datagram(peer, ip, total);
     }

@@ -27,11 +27,14 @@ import {
 } from '../wire/ip4.ts';
 import { TCP_CHECKSUM } from '../wire/tcp.ts';
 import {
+  bundlePacket,
+  bundlePacketLength,
   checkTulle,
   FLAG_PARTIAL_CHECKSUM,
   HEADER_BYTES,
+  KIND_BUNDLE,
   KIND_PACKET,
-  KIND_SEGMENT,
+  nextInBundle,
   TULLE_VERSION,
   tulleFlags,
   tulleId,
@@ -66,6 +69,7 @@ const MAX_UDP_RUN = 128;
 
 const DATAGRAMS = flowIndex('ingress-datagrams');
 const TRAINS = flowIndex('ingress-trains');
+const BUNDLED = flowIndex('ingress-bundled');
 const TRUNCATED = dropIndex('ingress-truncated');
 const UNKNOWN_SENDER = dropIndex('ingress-unknown-sender');
 const MALFORMED = dropIndex('ingress-malformed');
@@ -171,11 +175,23 @@ export class Ingress {
     if (length < HEADER_BYTES) return MALFORMED;
     if ((tulleKey(bytes, offset) | 0) !== words[record + PEER_KEY]) return STALE_KEY;
     const kind = tulleKind(bytes, offset);
-    if (kind !== KIND_PACKET && kind !== KIND_SEGMENT) return UNKNOWN_KIND;
+    if (kind > KIND_BUNDLE) return UNKNOWN_KIND;
     if (checkTulle(bytes, offset, length) !== 0) return MALFORMED;
     const partial = (tulleFlags(bytes, offset) & FLAG_PARTIAL_CHECKSUM) !== 0;
     if (kind === KIND_PACKET) return this.#single(record, offset + HEADER_BYTES, length - HEADER_BYTES, partial);
+    if (kind === KIND_BUNDLE) return this.#bundle(record, offset, length, partial);
     return partial ? this.#segment(peer, record, offset, length) : MALFORMED;
+  }
+
+  /** The packets of a checked bundle, each delivered or counted by itself; the datagram itself is well. */
+  #bundle(record: number, offset: number, length: number, partial: boolean): number {
+    const { bytes, counters } = this.#slab;
+    counters[BUNDLED] += tulleIndex(bytes, offset) - 1;
+    for (let at = offset + HEADER_BYTES; at < offset + length; at = nextInBundle(bytes, at)) {
+      const drop = this.#single(record, bundlePacket(at), bundlePacketLength(bytes, at), partial);
+      if (drop >= 0) counters[drop]++;
+    }
+    return -1;
   }
 
   /** Where the inner addresses of a checked packet may not be what they are: the drop counter, or -1. */
@@ -208,18 +224,12 @@ export class Ingress {
     if (this.#slab.control[CONTROL_COALESCE_OFF] === 0 && this.#flow.take(ip, total, partial)) return -1;
     this.#flow.close();
     if (!this.#table.hasRoom(1, 2)) this.#table.flush();
-    if (partial) {
-      // A partial checksum came behind a tulle header, whose place the vnet header takes.
-      emitVnet(bytes, ip - VNET_HEADER_BYTES, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, start, field);
-      this.#table.iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + total);
-      this.#table.packet(1, RUN_OF_SEGMENTS, 1, total);
-    } else {
-      // In a train of bare packets the bytes before this one belong to its neighbour: the vnet header stands elsewhere.
-      emitVnet(bytes, this.#table.vnetOffset(), 0, VNET_GSO_NONE, 0, 0, 0, 0);
-      this.#table.iov(this.#table.vnetOffset(), VNET_HEADER_BYTES);
-      this.#table.iov(ip, total);
-      this.#table.packet(2, RUN_OF_SEGMENTS, 1, total);
-    }
+    // In a train of bare packets, and in a bundle, the bytes before a packet belong to its neighbour: the vnet header stands
+    // elsewhere.
+    emitVnet(bytes, this.#table.vnetOffset(), partial ? VNET_FLAG_NEEDS_CSUM : 0, VNET_GSO_NONE, 0, 0, start, field);
+    this.#table.iov(this.#table.vnetOffset(), VNET_HEADER_BYTES);
+    this.#table.iov(ip, total);
+    this.#table.packet(2, RUN_OF_SEGMENTS, 1, total);
     return -1;
   }
 

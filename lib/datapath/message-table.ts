@@ -3,9 +3,12 @@
  * one datagram or one train. A refused train turns trains off and leaves again as single datagrams.
  */
 import { constants } from 'node:os';
+import { set16 } from '../wire/bytes.ts';
 import { MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS } from '../wire/gso.ts';
+import { emitTulle, HEADER_BYTES, KIND_BUNDLE } from '../wire/tulle.ts';
 import { type DropReason, dropIndex, flowIndex } from './counters.ts';
 import {
+  CONTROL_KEY,
   CONTROL_TRAINS_OFF,
   INNER_HEADER_BYTES,
   IOV_WORDS,
@@ -23,6 +26,7 @@ const { EAGAIN, EINVAL, EIO, EMSGSIZE } = constants.errno;
 
 const DATAGRAMS = flowIndex('egress-datagrams');
 const TRAINS = flowIndex('egress-trains');
+const BUNDLED = flowIndex('egress-bundled');
 
 export class MessageTable {
   readonly #slab: Slab;
@@ -36,9 +40,16 @@ export class MessageTable {
   /** The run that the next datagram may join: its peer, or -1 when there is none, and the size of its datagrams. */
   #runPeer = -1;
   #runSize = 0;
+  /** What the last message is when the next packet may be bundled with it: its peer (else -1), flags, packets. */
+  #bundlePeer = -1;
+  #bundleFlags = 0;
+  #bundleCount = 0;
+  readonly #bundleLimit: number;
 
-  constructor(slab: Slab, send: SendMessages) {
+  /** `mtu`: the overlay's; a bundle is no longer than the datagram of the largest packet. */
+  constructor(slab: Slab, mtu: number, send: SendMessages) {
     this.#slab = slab;
+    this.#bundleLimit = HEADER_BYTES + mtu;
     this.#send = send;
   }
 
@@ -57,15 +68,22 @@ export class MessageTable {
     return this.#slab.innerHeadersOffset + this.#headers++ * INNER_HEADER_BYTES;
   }
 
-  /** A datagram that lies in one piece: it joins the run of its equals to the same peer, or begins one. */
-  datagram(peer: number, offset: number, size: number): void {
+  /** Whether a datagram of this size would join the open run. */
+  joins(peer: number, size: number): boolean {
     const last = this.#messages - 1;
-    const joins =
+    return (
       this.#runPeer === peer &&
       size <= this.#runSize &&
       this.#slab.control[CONTROL_TRAINS_OFF] === 0 &&
       this.#datagrams[last] < MAX_TRAIN_DATAGRAMS &&
-      this.#bytesOf[last] + size <= MAX_TRAIN_BYTES;
+      this.#bytesOf[last] + size <= MAX_TRAIN_BYTES
+    );
+  }
+
+  /** A datagram that lies in one piece: it joins the run of its equals to the same peer, or begins one. */
+  datagram(peer: number, offset: number, size: number): void {
+    const last = this.#messages - 1;
+    const joins = this.joins(peer, size);
     this.iov(offset, size);
     if (!joins) {
       this.message(peer, 1, 1, size, 0);
@@ -80,6 +98,47 @@ export class MessageTable {
     this.#bytesOf[last] += size;
     // UDP_SEGMENT allows a shorter datagram at the end of a train only (udp(7)).
     if (size < this.#runSize) this.#runPeer = -1;
+  }
+
+  /**
+   * A packet of `total` bytes at `ip` that joins no run: with the packet before it, when that went to the same peer in a
+   * datagram of its own and both fit into one, it becomes a bundle. False when it must be a datagram of its own. The 2 bytes
+   * before a packet are free: its length goes there (docs/wire.md, "Bundle"). Needs room for a message and three entries.
+   */
+  bundle(peer: number, ip: number, total: number, flags: number): boolean {
+    const { bytes, words, control } = this.#slab;
+    const last = this.#messages - 1;
+    if (control[CONTROL_TRAINS_OFF] !== 0 || last < 0 || this.#bundlePeer !== peer) return false;
+    if (this.#datagrams[last] !== 1 || this.#bundleFlags !== flags) return false;
+    // The first packet has its header before it; in a bundle each has its length before it too.
+    const before = this.#bundleCount === 1 ? this.#bytesOf[last] + 2 : this.#bytesOf[last];
+    if (before + 2 + total > this.#bundleLimit) return false;
+    const message = (this.#slab.messagesOffset >> 2) + last * MESSAGE_WORDS;
+    const first = (this.#slab.egressIovsOffset >> 2) + words[message] * IOV_WORDS;
+    if (this.#bundleCount === 1) {
+      const firstIp = words[first] + HEADER_BYTES;
+      const firstTotal = words[first + 1] - HEADER_BYTES;
+      words[first] = this.header();
+      words[first + 1] = HEADER_BYTES;
+      set16(bytes, firstIp - 2, firstTotal);
+      this.iov(firstIp - 2, firstTotal + 2);
+    }
+    set16(bytes, ip - 2, total);
+    this.iov(ip - 2, total + 2);
+    this.#bundleCount++;
+    emitTulle(bytes, words[first], KIND_BUNDLE, flags, 0, control[CONTROL_KEY], 0, this.#bundleCount);
+    words[message + 1] = this.#bundleCount + 1;
+    this.#bytesOf[last] = before + 2 + total;
+    this.#runPeer = -1;
+    this.#slab.counters[BUNDLED]++;
+    return true;
+  }
+
+  /** Says that the last message is one packet behind a tulle header with these flags: the next may be bundled with it. */
+  mayBundle(peer: number, flags: number): void {
+    this.#bundlePeer = this.#datagrams[this.#messages - 1] === 1 ? peer : -1;
+    this.#bundleFlags = flags;
+    this.#bundleCount = 1;
   }
 
   /** Adds a gather entry. */
@@ -102,6 +161,7 @@ export class MessageTable {
     this.#bytesOf[this.#messages] = bytes;
     this.#messages++;
     this.#runPeer = -1;
+    this.#bundlePeer = -1;
   }
 
   /** Hands all to the underlay and accounts for each. */
@@ -115,6 +175,7 @@ export class MessageTable {
     this.#iovs = 0;
     this.#headers = 0;
     this.#runPeer = -1;
+    this.#bundlePeer = -1;
   }
 
   #account(count: number, allLeft: boolean): void {

@@ -29,7 +29,7 @@ t.test('a mixed batch allocates nothing', async t => {
     tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64) })),
     tunRead(udpPacket({ ...to2, destination: '10.42.77.1', payload: randomBytes(random, 64) })),
   ];
-  const egress = new Egress(a.slab, NETWORK, FORMAT_TULLE, count => count, a.sum);
+  const egress = new Egress(a.slab, NETWORK, FORMAT_TULLE, 1460, count => count, a.sum);
   a.slab.control[CONTROL_KEY] = 101;
   const fill = (): void => {
     for (let slot = 0; slot < reads.length; slot++) {

@@ -8,6 +8,7 @@ import {
   FLAG_LAST_SEGMENT,
   FLAG_PARTIAL_CHECKSUM,
   HEADER_BYTES,
+  KIND_BUNDLE,
   KIND_PACKET,
   KIND_SEGMENT,
   tulleFlags,
@@ -65,7 +66,7 @@ t.test('neighbours of one size to one peer are a train; a shorter one ends it; a
     a.takeSent().map(train => train.datagrams.length),
     [4, 2],
   );
-  a.read([tunRead(packetOf(64)), tunRead(to3), tunRead(packetOf(64)), tunRead(packetOf(65))]);
+  a.read([tunRead(packetOf(64)), tunRead(to3), tunRead(packetOf(64)), tunRead(packetOf(1400))]);
   t.same(
     a.takeSent().map(train => train.datagrams.length),
     [1, 1, 1, 1],
@@ -76,6 +77,33 @@ t.test('neighbours of one size to one peer are a train; a shorter one ends it; a
     a.takeSent().map(train => train.datagrams.length),
     [1, 1, 1],
     'no trains where they are off',
+  );
+});
+
+t.test('small neighbours of unequal size to one peer are a bundle, as many as fit', async t => {
+  const [a, b] = pair();
+  const sizes = [100, 200, 300, 1000, 1001];
+  const packets = sizes.map(size => packetOf(size));
+  a.read(packets.map(packet => tunRead(packet)));
+  const trains = a.takeSent();
+  t.same(
+    trains.map(({ datagrams }) => datagrams.map(datagram => [tulleKind(datagram, 0), tulleIndex(datagram, 0)])),
+    [[[KIND_BUNDLE, 3]], [[KIND_PACKET, 0]], [[KIND_PACKET, 0]]],
+  );
+  t.equal(trains[0].datagrams[0].length, HEADER_BYTES + 3 * 30 + 600);
+  b.receive(trains.map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams })));
+  t.same(
+    b.takeWritten().map(bytes => bytes.slice(10 + 20)),
+    packets.map(packet => packet.slice(20)),
+  );
+  a.read([
+    tunRead(packetOf(50)),
+    tunRead(tcpPacket({ ...to2, payload: packets[0], partial: true }), { partial: true }),
+  ]);
+  t.same(
+    a.takeSent().map(({ datagrams }) => tulleKind(datagrams[0], 0)),
+    [KIND_PACKET, KIND_PACKET],
+    'a bundle has one kind of checksum',
   );
 });
 

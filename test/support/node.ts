@@ -70,7 +70,7 @@ export class TestNode {
     const own = cidr(`10.42.${k}.0/24`);
     this.table.own(own);
     this.slab.control[CONTROL_KEY] = 100 + k;
-    this.#egress = new Egress(this.slab, NETWORK, format, count => this.#send(count), this.sum);
+    this.#egress = new Egress(this.slab, NETWORK, format, 1460, count => this.#send(count), this.sum);
     this.#ingress = new Ingress(this.slab, NETWORK, own, count => this.#write(count), this.sum);
   }
 
