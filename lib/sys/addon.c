@@ -129,6 +129,7 @@ static const struct {
     {"removeNamespace", sys_remove_namespace},
     {"withNamespace", sys_with_namespace},
     {"flockOpen", sys_flock_open},
+    {"peerCredentials", sys_peer_credentials},
 };
 
 static void environment_ends(void *data) {

@@ -55,4 +55,5 @@ export interface Native {
   removeNamespace(path: string): number;
   withNamespace<T>(path: string, action: () => T, failed: (errno: number) => never): T;
   flockOpen(path: string, exclusive: 0 | 1): number;
+  peerCredentials(fd: number, into: Uint8Array): number;
 }

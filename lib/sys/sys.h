@@ -174,5 +174,6 @@ EXPORT(sys_create_namespace);
 EXPORT(sys_remove_namespace);
 EXPORT(sys_with_namespace);
 EXPORT(sys_flock_open);
+EXPORT(sys_peer_credentials);
 
 #endif

@@ -1,0 +1,81 @@
+/**
+ * The place of the socket: mode 0600 in a folder that only its owner may write to, one daemon a path. A lock beside it
+ * (SOCKET.lock) says whether a daemon is alive, so a socket that a killed one left is replaced and a living one is not.
+ */
+import { chmodSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import type { Server } from 'node:net';
+import { dirname } from 'node:path';
+import { close as closeHandle, flockOpen } from '../sys/sys.ts';
+import { codeOf, messageOf, TulleError } from '../util/errors.ts';
+
+/** sizeof(sun_path) of unix(7), without the closing zero. */
+export const LONGEST_SOCKET_PATH = 107;
+
+/** Takes the path for this process. @returns how to give it back. @throws TulleError 'cni-socket' */
+export function claimSocket(path: string): () => void {
+  if (!path.startsWith('/') || Buffer.byteLength(path) > LONGEST_SOCKET_PATH) {
+    throw refuse(path, `it must be an absolute path of at most ${LONGEST_SOCKET_PATH} bytes`);
+  }
+  checkFolder(path);
+  const lock = takeLock(path);
+  try {
+    const old = lstatSync(path, { throwIfNoEntry: false });
+    if (old !== undefined && !old.isSocket()) throw refuse(path, 'there is something that is not a socket; remove it');
+    rmSync(path, { force: true });
+  } catch (error) {
+    closeHandle(lock);
+    throw error instanceof TulleError ? error : refuse(path, messageOf(error));
+  }
+  return () => {
+    rmSync(path, { force: true });
+    closeHandle(lock);
+  };
+}
+
+function checkFolder(path: string): void {
+  const folder = dirname(path);
+  let status: ReturnType<typeof statSync>;
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    status = statSync(folder);
+  } catch (error) {
+    throw refuse(path, messageOf(error));
+  }
+  const isTrusted = status.uid === 0 || status.uid === process.geteuid?.();
+  const isOpen = (status.mode & 0o022) !== 0 && (status.mode & 0o1000) === 0;
+  if (isTrusted && !isOpen) return;
+  throw refuse(path, `others may write to ${folder}; give it to this user, with mode 0755`);
+}
+
+function takeLock(path: string): number {
+  try {
+    return flockOpen(`${path}.lock`);
+  } catch (error) {
+    if (codeOf(error) === 'EWOULDBLOCK') {
+      throw new TulleError('cni-socket-taken', `another tulled serves CNI at ${path}; give this one a --cni-socket`, {
+        cause: error,
+      });
+    }
+    throw refuse(path, messageOf(error));
+  }
+}
+
+function refuse(path: string, why: string): TulleError {
+  return new TulleError('cni-socket', `cannot serve CNI at ${path}: ${why}`);
+}
+
+/** Resolves when the server listens at a claimed path, where from the first moment nobody else can connect. */
+export async function listenAt(server: Server, path: string): Promise<void> {
+  const umask = process.umask(0o177);
+  try {
+    // The bind happens within this call, so the umask holds for nothing else.
+    server.listen(path);
+  } finally {
+    process.umask(umask);
+  }
+  await new Promise<void>((resolve, reject) => {
+    server.once('listening', resolve);
+    server.once('error', error => reject(refuse(path, messageOf(error))));
+  });
+  chmodSync(path, 0o600);
+}
