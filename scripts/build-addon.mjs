@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { findCompiler, warnings } from './compiler.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const sources = join(root, 'lib/sys');
@@ -35,21 +36,9 @@ function findHeaders() {
   return folders.find(folder => existsSync(join(folder, 'node_api.h')));
 }
 
-/** A C compiler, as words of a command; $CC may hold arguments ("ccache gcc"). */
-function findCompiler() {
-  const wishes = [...(process.env.CC ? [process.env.CC] : []), 'cc', 'gcc', 'clang'].map(wish =>
-    wish.trim().split(/\s+/),
-  );
-  return wishes.find(
-    ([command, ...words]) => spawnSync(command, [...words, '--version'], { stdio: 'ignore' }).status === 0,
-  );
-}
-
-// A warning stops a developer; it must not stop a user whose compiler is newer than ours.
-const strict = existsSync(join(root, '.git')) ? ['-Werror'] : [];
 const flags = [
   ...(sanitize ? ['-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined'] : ['-O2']),
-  ...['-std=gnu11', '-Wall', '-Wextra', ...strict, '-fPIC', '-shared', '-pthread', '-fvisibility=hidden'],
+  ...['-std=gnu11', ...warnings, '-fPIC', '-shared', '-pthread', '-fvisibility=hidden'],
   ...['-D_GNU_SOURCE', '-DNAPI_VERSION=8', '-Wl,-z,nodelete', '-Wl,-z,relro,-z,now'],
 ];
 

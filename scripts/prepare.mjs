@@ -58,6 +58,12 @@ export function ensureAddon(root) {
   must(process.execPath, [join(root, 'scripts/build-addon.mjs')], root, 'see the message above');
 }
 
+/** The CNI plugin in C, when it is missing or older than its sources. */
+export function ensureCniPlugin(root) {
+  if (timeOf(join(root, 'dist/cmd/tulle-cni')) >= newest(join(root, 'cmd/tulle-cni'))) return;
+  must(process.execPath, [join(root, 'scripts/build-cni.mjs')], root, 'see the message above');
+}
+
 /** Removes what an earlier build made of sources that are gone: a test that was deleted must not run. */
 function prune(root, folder = '') {
   for (const entry of readdirSync(join(root, 'dist', folder), { withFileTypes: true })) {
@@ -80,11 +86,12 @@ export function buildTypeScript(root) {
   utimesSync(join(root, 'dist/.tsbuildinfo'), now, now);
 }
 
-/** All three, each only when needed. */
+/** All of them, each only when needed. */
 export function ensureBuilt(root) {
   if (!existsSync(join(root, 'tsconfig.json'))) return; // an installed package: dist/ came with it, and there is nothing to build from
   ensureDependencies(root);
   ensureAddon(root);
+  ensureCniPlugin(root);
   const sources = Math.max(
     ...['cmd', 'lib', 'etcd', 'test', 'bench'].map(folder => newest(join(root, folder))),
     timeOf(join(root, 'tsconfig.json')),
