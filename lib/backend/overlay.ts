@@ -101,6 +101,14 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
             'the kernel refused an offload: it is off from now on, no packet was lost',
           );
         },
+        onUnderlay: code => {
+          if (code === undefined) log.info({ address: options.address }, 'the underlay takes datagrams again');
+          else
+            log.warn(
+              { address: options.address, code },
+              'the underlay refuses all datagrams: is its link up, its address there?',
+            );
+        },
         onFault: fault => {
           log.error({ device: device.name, code: fault.code }, `${fault.message}: making the data path again`);
           restarting = restart();

@@ -17,7 +17,7 @@ import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
 import { Ingress } from './ingress.ts';
-import { checkFault, LatchWatch, type LoopContext } from './loop.ts';
+import { checkFault, type LoopContext, LoopNews } from './loop.ts';
 import type { SendMessages } from './message-table.ts';
 import type { WritePackets } from './packet-table.ts';
 import { CONTROL_EPOCH, CONTROL_STOP, POLL_WORDS, SLOT_BYTES, SLOTS, TUN_READ_OFFSET } from './slab.ts';
@@ -45,7 +45,7 @@ export function runBatchLoop(context: LoopContext): void {
     words[table + row * POLL_WORDS + 1] = POLLIN;
   });
 
-  const latches = new LatchWatch(context);
+  const news = new LoopNews(context);
   context.say({ kind: 'ready' });
   let fromTun = true;
   let fromUdp = true;
@@ -72,7 +72,7 @@ export function runBatchLoop(context: LoopContext): void {
       fromUdp = count === SLOTS;
     }
     if (fromTun || fromUdp) continue;
-    latches.look();
+    news.look();
     if (poll(arena, slab.pollOffset, 3, FOREVER_MS) <= 0) continue;
     // Errors and hang-ups are looked at by the call that meets them.
     fromTun = words[table + 2] !== 0;

@@ -30,6 +30,8 @@ export interface DatapathOptions {
   onFault(fault: { where: 'tun' | 'underlay'; code: string; message: string }): void;
   /** The kernel refused an offload, which is off from now on; no packet was lost by it. */
   onLatch(offload: Offload): void;
+  /** The underlay refuses all datagrams (the errno name), or takes them again (undefined). */
+  onUnderlay(code: string | undefined): void;
 }
 
 export interface Datapath {
@@ -104,6 +106,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   worker.on('message', (message: WorkerMessage) => {
     if (message.kind === 'fault') report(message);
     if (message.kind === 'latched') options.onLatch(message.offload);
+    if (message.kind === 'underlay') options.onUnderlay(message.code);
   });
   worker.on('error', error =>
     report({ where: 'underlay', code: 'EWORKER', message: `the data path crashed: ${error.message}` }),

@@ -8,7 +8,7 @@ import { constants } from 'node:os';
 import { errnoName } from '../sys/sys.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
 import type { Network } from './peers.ts';
-import { CONTROL_COALESCE_OFF, CONTROL_TRAINS_OFF, type Slab } from './slab.ts';
+import { CONTROL_COALESCE_OFF, CONTROL_TRAINS_OFF, CONTROL_UNDERLAY_ERROR, type Slab } from './slab.ts';
 
 /** How datagrams cross: one at a time; batched system calls; or batches, trains and the TUN's offloads. */
 export type Transport = 'dgram' | 'batch' | 'offload';
@@ -39,6 +39,8 @@ export type WorkerMessage =
   | { kind: 'ready' }
   /** The kernel refused an offload: it is off from now on. */
   | { kind: 'latched'; offload: Offload }
+  /** The underlay refuses all datagrams (the errno name), or takes them again (undefined). */
+  | { kind: 'underlay'; code: string | undefined }
   /** The loop cannot go on: which descriptor, and the errno name. */
   | { kind: 'fault'; where: 'tun' | 'underlay'; code: string; message: string };
 
@@ -71,26 +73,31 @@ export function checkFault(where: 'tun' | 'underlay', result: number): void {
   if (result < 0 && FATAL.has(-result)) throw new LoopFault(where, errnoName(-result));
 }
 
-/** Tells once of each offload that was switched off; cheap enough for every turn. */
-export class LatchWatch {
+/** Tells the main thread what changed since the last look: an offload that latched off, the underlay closed or open. */
+export class LoopNews {
   readonly #context: LoopContext;
-  #trains: number;
-  #coalescing: number;
+  readonly #known: [number, number, number];
 
   constructor(context: LoopContext) {
+    const { control } = context.slab;
     this.#context = context;
-    this.#trains = context.slab.control[CONTROL_TRAINS_OFF];
-    this.#coalescing = context.slab.control[CONTROL_COALESCE_OFF];
+    this.#known = [control[CONTROL_TRAINS_OFF], control[CONTROL_COALESCE_OFF], control[CONTROL_UNDERLAY_ERROR]];
   }
 
+  /** Cheap enough for every turn. */
   look(): void {
-    const { slab, say } = this.#context;
-    const trains = slab.control[CONTROL_TRAINS_OFF];
-    const coalescing = slab.control[CONTROL_COALESCE_OFF];
-    if (trains === this.#trains && coalescing === this.#coalescing) return;
-    if (trains !== this.#trains) say({ kind: 'latched', offload: 'trains' });
-    if (coalescing !== this.#coalescing) say({ kind: 'latched', offload: 'coalescing' });
-    this.#trains = trains;
-    this.#coalescing = coalescing;
+    const { control } = this.#context.slab;
+    const known = this.#known;
+    const trains = control[CONTROL_TRAINS_OFF];
+    const coalescing = control[CONTROL_COALESCE_OFF];
+    const error = control[CONTROL_UNDERLAY_ERROR];
+    if (trains === known[0] && coalescing === known[1] && error === known[2]) return;
+    const { say } = this.#context;
+    if (trains !== known[0]) say({ kind: 'latched', offload: 'trains' });
+    if (coalescing !== known[1]) say({ kind: 'latched', offload: 'coalescing' });
+    if (error !== known[2]) say({ kind: 'underlay', code: error === 0 ? undefined : errnoName(error) });
+    known[0] = trains;
+    known[1] = coalescing;
+    known[2] = error;
   }
 }

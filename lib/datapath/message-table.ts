@@ -10,6 +10,7 @@ import { type DropReason, dropIndex, flowIndex } from './counters.ts';
 import {
   CONTROL_KEY,
   CONTROL_TRAINS_OFF,
+  CONTROL_UNDERLAY_ERROR,
   INNER_HEADER_BYTES,
   IOV_WORDS,
   MAX_IOVS,
@@ -22,7 +23,9 @@ import {
 /** Hands `messageCount` messages of the slab's table to the underlay, writes each one's status, returns how many left. */
 export type SendMessages = (messageCount: number) => number;
 
-const { EAGAIN, EINVAL, EIO, EMSGSIZE } = constants.errno;
+const { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE, ENETDOWN, ENETUNREACH } = constants.errno;
+/** Errors that speak of the underlay as a whole, not of one peer: the link is down, the route or our address is gone. */
+const WHOLE_UNDERLAY = new Set<number>([ENETDOWN, ENETUNREACH, EADDRNOTAVAIL, EINVAL]);
 
 const DATAGRAMS = flowIndex('egress-datagrams');
 const TRAINS = flowIndex('egress-trains');
@@ -188,19 +191,21 @@ export class MessageTable {
       if (status === 0) {
         counters[DATAGRAMS] += datagrams;
         if (datagrams > 1) counters[TRAINS]++;
+        control[CONTROL_UNDERLAY_ERROR] = 0;
       } else if (datagrams > 1 && (status === EINVAL || status === EIO)) {
-        // The kernel cannot do trains on this path after all: never again, and these leave one by one.
-        control[CONTROL_TRAINS_OFF] = 1;
-        this.#sendSingly(at, datagrams);
+        // Either this path cannot do trains after all, or it is closed to all datagrams (EINVAL: our address is gone).
+        if (this.#sendSingly(at, datagrams)) control[CONTROL_TRAINS_OFF] = 1;
       } else {
         counters[dropOf(status)] += datagrams;
+        if (WHOLE_UNDERLAY.has(status)) control[CONTROL_UNDERLAY_ERROR] = status;
       }
     }
   }
 
-  /** Sends the datagrams of one refused train as messages of their own; the train's message is spent. */
-  #sendSingly(message: number, datagrams: number): void {
-    const { words, counters } = this.#slab;
+  /** Sends the datagrams of one refused train as messages of their own. True when one of them left. */
+  #sendSingly(message: number, datagrams: number): boolean {
+    const { words, counters, control } = this.#slab;
+    let anyLeft = false;
     const iovs = words[message + 1] / datagrams;
     const end = words[message] + words[message + 1];
     words[message + 1] = iovs;
@@ -212,10 +217,17 @@ export class MessageTable {
     for (let first = single[0]; first < end; first += iovs) {
       single[0] = first;
       words.set(single, table);
-      if (this.#send(1) === 1) counters[DATAGRAMS]++;
-      else counters[dropOf(words[table + 4])]++;
+      if (this.#send(1) === 1) {
+        counters[DATAGRAMS]++;
+        anyLeft = true;
+      } else {
+        const status = words[table + 4];
+        counters[dropOf(status)]++;
+        if (WHOLE_UNDERLAY.has(status)) control[CONTROL_UNDERLAY_ERROR] = status;
+      }
     }
     words.set(saved, table);
+    return anyLeft;
   }
 }
 

@@ -135,7 +135,7 @@ export class PacketTable {
         counters[PACKETS]++;
         if (segments > 1) counters[SUPER_PACKETS]++;
       } else if (segments > 1 && status === constants.errno.EINVAL) {
-        // This kernel does not take GSO writes after all: never again, and these segments are written one by one.
+        // This kernel does not take such GSO writes after all: never again, and these segments are written one by one.
         control[CONTROL_COALESCE_OFF] = 1;
         if (this.#kinds[packet] === RUN_OF_SEGMENTS) this.#writeSegments(at, segments);
         else this.#writePackets(at, segments, this.#kinds[packet] === RUN_OF_PARTIAL_PACKETS);

@@ -51,6 +51,8 @@ export const CONTROL_TRAINS_OFF = 3;
 export const CONTROL_COALESCE_OFF = 4;
 /** The lease key that our datagrams carry (32 bits). */
 export const CONTROL_KEY = 5;
+/** The errno with which the underlay refuses all datagrams; 0 while they leave. */
+export const CONTROL_UNDERLAY_ERROR = 6;
 const CONTROL_WORDS = 16;
 
 /** Values of the route table that are not a peer's number. */

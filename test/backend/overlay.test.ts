@@ -99,6 +99,37 @@ for (const transport of ['offload', 'dgram'] as const) {
   });
 }
 
+t.test('traffic resumes by itself when the underlay does, with one line each way', async t => {
+  const nodes = twoNodes();
+  t.teardown(nodes.remove);
+  const [one, two] = [await nodes.start(1), await nodes.start(2)];
+  one.apply([{ kind: 'add', lease: leaseOf(2) }]);
+  two.apply([{ kind: 'add', lease: leaseOf(1) }]);
+  const works = async (): Promise<boolean> =>
+    (await ping(nodes.namespaces[0], addressOf(2), { count: 1, intervalMs: 0, timeoutMs: 100 })).received === 1;
+  const resumes = async (): Promise<boolean> => {
+    const deadline = performance.now() + 10_000;
+    while (performance.now() < deadline) if (await works()) return true;
+    return false;
+  };
+  const inNode1 = (change: Parameters<typeof withRtnetlink<void>>[1]): void =>
+    withRtnetlink(nodes.namespaces[0], change);
+  t.ok(await resumes());
+  inNode1(netlink => netlink.setLink('eth0', { up: false }));
+  t.notOk(await works(), 'down');
+  inNode1(netlink => netlink.setLink('eth0', { up: true }));
+  t.ok(await resumes(), 'up again');
+  inNode1(netlink => netlink.deleteAddress('eth0', '10.88.0.1/24'));
+  t.notOk(await works(), 'without its address');
+  inNode1(netlink => netlink.addAddress('eth0', '10.88.0.1/24'));
+  t.ok(await resumes(), 'with its address again');
+  const said = (text: string): number => nodes.lines.filter(line => line.includes(text)).length;
+  t.ok(await until(() => said('takes datagrams again') === 2), 'two lines of a recovery');
+  t.equal(said('refuses all datagrams'), 2, 'two lines of a loss');
+  t.equal(said('refused an offload'), 0, 'no offload was given up for it');
+  await Promise.all([one.stop(), two.stop()]);
+});
+
 t.test('a port that is taken is one clear error, and the device is not left behind', async t => {
   const nodes = twoNodes();
   t.teardown(nodes.remove);

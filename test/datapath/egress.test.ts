@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { dropIndex, flowIndex, readDrops } from '../../lib/datapath/counters.ts';
-import { CONTROL_TRAINS_OFF, FORMAT_BARE } from '../../lib/datapath/slab.ts';
+import { CONTROL_TRAINS_OFF, CONTROL_UNDERLAY_ERROR, FORMAT_BARE } from '../../lib/datapath/slab.ts';
 import { ip4Ttl, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
 import { verifyL4Checksum4 } from '../../lib/wire/l4.ts';
 import {
@@ -151,6 +151,18 @@ t.test('a refused train turns trains off, and nothing of it is lost', async t =>
     t.equal(a.slab.counters[flowIndex('egress-datagrams')], 3);
     t.ok(Object.values(readDrops(a.slab.counters)).every(count => count === 0));
   }
+});
+
+t.test('a closed underlay is not taken for a refused train', async t => {
+  const [a] = pair();
+  a.refuseMessage = () => constants.errno.EINVAL;
+  a.read([packetOf(64), packetOf(64)].map(packet => tunRead(packet)));
+  t.equal(a.slab.control[CONTROL_TRAINS_OFF], 0);
+  t.equal(a.slab.control[CONTROL_UNDERLAY_ERROR], constants.errno.EINVAL);
+  t.equal(a.slab.counters[dropIndex('egress-send-failed')], 2);
+  a.refuseMessage = () => 0;
+  a.read([tunRead(packetOf(64))]);
+  t.equal(a.slab.control[CONTROL_UNDERLAY_ERROR], 0, 'and it is open again with the first datagram that leaves');
 });
 
 t.test('what cannot be forwarded is counted under its reason', async t => {
