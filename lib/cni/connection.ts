@@ -10,11 +10,9 @@ import {
   MAX_ANSWER,
   type RequestFrame,
   requestBytes,
+  UNTRUSTED,
 } from './protocol/frame.ts';
 import { newest } from './protocol/request.ts';
-
-/** As cmd/tulle-cni/client.h has it: who is at the other end is not to be trusted. */
-const UNTRUSTED = 100;
 
 /**
  * Resolves when the answer is on its way.

@@ -16,6 +16,9 @@ export const MAX_INPUT = 1 << 20;
 export const MAX_ANSWER = 1 << 22;
 export const MAX_REQUEST = HEADER_BYTES + MAX_ENVIRONMENT + MAX_INPUT;
 
+/** An error of our own, as cmd/tulle-cni/client.h has it: who is at the other end is neither root nor this user. */
+export const UNTRUSTED = 100;
+
 export interface RequestFrame {
   environment: Map<string, string>;
   /** What the runtime wrote to stdin. */
