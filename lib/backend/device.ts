@@ -1,17 +1,7 @@
 /** The TUN device as the backends use it: opened with what the kernel offers, addressed, up, and routed to. */
 import { setSysctl } from '../host/sysctl.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
-import {
-  close,
-  openTun,
-  setTunOffloads,
-  TUN_F_CSUM,
-  TUN_F_TSO_ECN,
-  TUN_F_TSO4,
-  TUN_F_TSO6,
-  TUN_F_USO4,
-  TUN_F_USO6,
-} from '../sys/sys.ts';
+import { close, openTun, setTunOffloads } from '../sys/sys.ts';
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { formatCidr4, type Subnet4 } from '../wire/cidr.ts';
@@ -24,8 +14,8 @@ export interface DeviceOptions {
   /** What is routed to the device. */
   network: Subnet4;
   mtu: number;
-  /** Take super-packets and unfinished checksums from the kernel. */
-  offloads: boolean;
+  /** What to ask the kernel for: sets of TUN_F_ bits, the first that it accepts counts; none means no offloads. */
+  offloadLadder: readonly number[];
   log: Logger;
 }
 
@@ -40,23 +30,13 @@ export interface Device {
  */
 const QUEUE_LENGTH = 1_000;
 
-/** From all that this kernel may have to the least: USO needs 6.2, and both of its bits at once. */
-const OFFLOAD_LADDER = [
-  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
-  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
-  TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
-  TUN_F_CSUM,
-];
-
 /** Opens and configures the device; nothing of it is left when it throws. It ends with its handle. */
 export function openDevice(options: DeviceOptions): Device {
   const { handle, name } = openTun({ name: options.name, vnetHeader: true, offloads: 0 });
   try {
-    if (options.offloads) {
-      const accepted = OFFLOAD_LADDER.find(offloads => tryOffloads(handle, offloads));
-      if (accepted !== OFFLOAD_LADDER[0]) {
-        options.log.info({ device: name, offloads: accepted ?? 0 }, 'this kernel has not all TUN offloads');
-      }
+    const accepted = options.offloadLadder.find(offloads => tryOffloads(handle, offloads));
+    if (accepted !== options.offloadLadder[0]) {
+      options.log.info({ device: name, offloads: accepted ?? 0 }, 'this kernel has not all TUN offloads');
     }
     // The overlay carries IPv4: without this the kernel sends router solicitations into the device.
     disableIpv6(name, options.log);

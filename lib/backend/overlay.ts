@@ -14,6 +14,7 @@ import type { Logger } from '../util/log.ts';
 import { formatCidr4 } from '../wire/cidr.ts';
 import { type Backend, formatOf, overlayMtu, peerOf } from './backend.ts';
 import { openDevice } from './device.ts';
+import { offloadsOf, tunOffloadLadder } from './offloads.ts';
 
 export interface OverlayOptions {
   backend: Backend;
@@ -24,6 +25,8 @@ export interface OverlayOptions {
   address: string;
   underlayMtu: number;
   transport: Transport;
+  /** Offloads to do without, by name (offloads.ts). */
+  withoutOffloads?: readonly string[];
   /** The TUN's name; "%d" in it is the first free number. */
   deviceName: string;
   log: Logger;
@@ -59,6 +62,7 @@ interface Running {
 export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   const { backend, network, subnetLength, log } = options;
   const mtu = overlayMtu(backend.type, options.underlayMtu);
+  const offloads = offloadsOf(options.transport, options.withoutOffloads);
   const peers = new Map<string, Peer>();
   let lease = options.own;
   let stopped = false;
@@ -78,12 +82,11 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         address: lease.subnet.address,
         network,
         mtu,
-        offloads: options.transport === 'offload',
+        offloadLadder: tunOffloadLadder(offloads),
         log,
       });
       opened.push(device.handle);
-      const udp =
-        options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port, options.transport === 'offload');
+      const udp = options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port, offloads.gro);
       if (udp !== 0) opened.push(udp);
       const datapath = await startDatapath({
         network: { network, subnetLength },
@@ -91,6 +94,8 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         key: leaseKeyOf(lease),
         format: formatOf(backend.type),
         transport: options.transport,
+        trains: offloads.trains,
+        coalescing: offloads.coalescing,
         mtu,
         tun: device.handle,
         udp,

@@ -170,6 +170,7 @@ async function openOverlay(
     address: underlay.address4!,
     underlayMtu: underlay.mtu,
     transport: options.transport,
+    withoutOffloads: options.withoutOffloads,
     deviceName: options.deviceName ?? (backend.type === 'udp' ? 'flannel%d' : 'tulle%d'),
     log,
   });

@@ -229,6 +229,15 @@ export const flagTable = {
     help: 'how packets are moved: trains and kernel offloads, batched system calls, or one packet a time',
     example: '--transport=batch',
   },
+  'without-offload': {
+    kind: 'repeatable',
+    default: [],
+    group: 'overlay',
+    origin: 'tulle',
+    value: 'NAME',
+    help: 'do without checksum, tso, uso, trains, gro or coalescing: to learn what it buys, or where the kernel is broken (repeatable)',
+    example: '--without-offload=tso --without-offload=uso',
+  },
   device: {
     kind: 'string',
     default: '',

@@ -1,6 +1,8 @@
 /** Flags → the validated, typed options of the daemon. Everything that can be refused without touching the machine is. */
+
 import { resolve } from 'node:path';
 import { type Endpoint, parseEndpoints } from '../../etcd/endpoints.ts';
+import { offloadsOf } from '../backend/offloads.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
@@ -41,6 +43,7 @@ export interface DaemonOptions {
   /** Absent: the machine's own, see lib/host/node-id.ts. */
   nodeId?: string;
   transport: 'offload' | 'batch' | 'dgram';
+  withoutOffloads: readonly string[];
   /** Absent: by the network's backend, see daemon.ts. */
   deviceName?: string;
   health?: { address: string; port: number };
@@ -61,6 +64,7 @@ export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
     releaseOnExit: values['release-on-exit'],
     ...(values['node-id'] !== '' && { nodeId: nodeIdOption(parsed) }),
     transport: values.transport as DaemonOptions['transport'],
+    withoutOffloads: offloadNames(parsed),
     ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
     ...(values['healthz-port'] !== 0 && {
       health: { address: addressOption(parsed, 'healthz-ip'), port: values['healthz-port'] },
@@ -71,6 +75,16 @@ export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
       secrets: values['etcd-password'] === '' ? [] : [values['etcd-password']],
     },
   };
+}
+
+function offloadNames(parsed: ParsedFlags): readonly string[] {
+  const names = parsed.values['without-offload'];
+  try {
+    offloadsOf('offload', names);
+  } catch (error) {
+    throw bad(parsed, 'without-offload', messageOf(error));
+  }
+  return names;
 }
 
 function registryOptions(parsed: ParsedFlags): FileRegistryOptions | EtcdRegistryOptions {

@@ -45,6 +45,9 @@ const FLOWS = [
   'ingress-trains', // UDP_GRO trains received
   'ingress-bundled', // packets that came in another one's datagram
   'ingress-batches',
+  'icmp-sent', // ICMP errors that the sender of a dropped packet was given
+  'icmp-limited', // those that it was not given, because too many were due at once
+  'egress-fragments', // datagrams that are fragments which we made of a packet that allows it
 ] as const;
 
 export type FlowName = (typeof FLOWS)[number];

@@ -20,6 +20,9 @@ export interface DatapathOptions {
   /** FORMAT_BARE or FORMAT_TULLE. */
   format: number;
   transport: Transport;
+  /** Whether to send trains, and to coalesce. */
+  trains: boolean;
+  coalescing: boolean;
   /** The overlay's MTU. */
   mtu: number;
   /** Handles of lib/sys; they stay the caller's. `udp` is 0 for the dgram transport. */
@@ -59,10 +62,8 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   const table = new PeerTable(slab, options.network);
   table.own(options.own);
   slab.control[CONTROL_KEY] = options.key;
-  if (options.transport !== 'offload') {
-    slab.control[CONTROL_TRAINS_OFF] = 1;
-    slab.control[CONTROL_COALESCE_OFF] = 1;
-  }
+  slab.control[CONTROL_TRAINS_OFF] = options.trains ? 0 : 1;
+  slab.control[CONTROL_COALESCE_OFF] = options.coalescing ? 0 : 1;
 
   const wakeHandle = openEventFd();
   const { network, own, format, transport, mtu, tun, udp, endpoint } = options;

@@ -15,11 +15,13 @@ import {
   CONTROL_EPOCH,
   CONTROL_HASH,
   NO_LEASE,
+  NO_LIMIT,
   OWN_SUBNET,
   PEER_ADDRESS,
   PEER_BYTES,
   PEER_FORMAT,
   PEER_KEY,
+  PEER_LIMIT,
   PEER_MASK,
   PEER_PORT,
   PEER_SUBNET,
@@ -175,6 +177,7 @@ export class PeerTable {
     words[word + PEER_ADDRESS] = peer.address;
     words[word + PEER_PORT] = peer.port;
     words[word + PEER_FORMAT] = peer.format;
+    words[word + PEER_LIMIT] = NO_LIMIT;
   }
 
   /** Rebuilds the hash that is not in use and makes it the valid one. */

@@ -51,6 +51,8 @@ export const CONTROL_TRAINS_OFF = 3;
 export const CONTROL_COALESCE_OFF = 4;
 /** The lease key that our datagrams carry (32 bits). */
 export const CONTROL_KEY = 5;
+/** The overlay's MTU: the largest packet that the device is told to give. */
+export const CONTROL_MTU = 6;
 /** The errno with which the underlay refuses all datagrams; 0 while they leave. */
 export const CONTROL_UNDERLAY_ERROR = 6;
 const CONTROL_WORDS = 16;
@@ -68,6 +70,13 @@ export const PEER_MASK = 10;
 export const PEER_ADDRESS = 11;
 export const PEER_PORT = 12;
 export const PEER_FORMAT = 13;
+/** The largest inner packet that crosses to this peer in one piece. The worker's own word: nobody else writes it. */
+export const PEER_LIMIT = 15;
+/** What PEER_LIMIT holds until a path has proven narrower: no packet is longer. */
+export const NO_LIMIT = 65_535;
+
+/** A reply of our own to the TUN: 2 of padding, the vnet header, an ICMP error of at most 1280 bytes (RFC 4443 §2.4 c). */
+export const REPLY_BYTES = 1_296;
 
 /** A peer's wire format: flannel's bare IP packets, or ours. */
 export const FORMAT_BARE = 0;
@@ -103,6 +112,10 @@ export interface Slab {
   packetsOffset: number;
   ingressIovsOffset: number;
   pollOffset: number;
+  /** SLOTS places of REPLY_BYTES for ICMP errors, and one more to prepare a quotation in. */
+  repliesOffset: number;
+  replyPacketsOffset: number;
+  replyIovsOffset: number;
 }
 
 /** How a slab is cut for a number of subnets; the same on both threads, because it depends on nothing else. */
@@ -135,6 +148,9 @@ function cut(subnetCount: number) {
     records: take(SLOTS * RECORD_WORDS * 4),
     packets: take(MAX_PACKETS * PACKET_WORDS * 4),
     ingressIovs: take(MAX_IOVS * IOV_WORDS * 4),
+    replies: take((SLOTS + 1) * REPLY_BYTES),
+    replyPackets: take(SLOTS * PACKET_WORDS * 4),
+    replyIovs: take(SLOTS * IOV_WORDS * 4),
     tunSlots: take(SLOTS * SLOT_BYTES, 4096),
     udpSlots: take(SLOTS * SLOT_BYTES, 4096),
   };
@@ -170,6 +186,9 @@ export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab 
     packetsOffset: plan.packets,
     ingressIovsOffset: plan.ingressIovs,
     pollOffset: plan.poll,
+    repliesOffset: plan.replies,
+    replyPacketsOffset: plan.replyPackets,
+    replyIovsOffset: plan.replyIovs,
   };
   if (shared === undefined) {
     slab.routes.fill(NO_LEASE);

@@ -207,6 +207,7 @@ export function daemonOptionsOf(changes: Partial<DaemonOptions> = {}): DaemonOpt
     releaseOnExit: false,
     nodeId: 'node1',
     transport: 'offload',
+    withoutOffloads: [],
     health: { address: '127.0.0.1', port: 8081 },
     log: { format: 'text', verbosity: 0, secrets: [] },
     ...changes,

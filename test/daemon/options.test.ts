@@ -18,6 +18,7 @@ t.test('the defaults', async t => {
     renewMarginSeconds: 3600,
     releaseOnExit: false,
     transport: 'offload',
+    withoutOffloads: [],
     log: { format: 'text', verbosity: 0, secrets: [] },
   });
 });
@@ -64,6 +65,7 @@ t.test('everything given', async t => {
     releaseOnExit: true,
     nodeId: 'node1',
     transport: 'dgram',
+    withoutOffloads: [],
     deviceName: 'pod%d',
     health: { address: '127.0.0.1', port: 8081 },
     log: { format: 'json', verbosity: 2, secrets: ['hunter22'] },

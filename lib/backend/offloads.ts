@@ -1,0 +1,51 @@
+/**
+ * The offloads that a node may use, each of which can be left out: to teach what it buys, or on a kernel where it is broken.
+ * The transports are sets of them: `offload` uses all, `batch` and `dgram` none.
+ */
+import type { Transport } from '../datapath/loop.ts';
+import { TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } from '../sys/sys.ts';
+import { TulleError } from '../util/errors.ts';
+
+/** Name and meaning; the help text lists them. */
+export const OFFLOADS = {
+  checksum: 'take packets whose TCP or UDP checksum is not finished',
+  tso: 'take TCP super-packets from the kernel (needs checksum)',
+  uso: 'take UDP super-packets from the kernel (needs checksum; Linux 6.2)',
+  trains: 'send equal datagrams as one UDP_SEGMENT train, unequal small ones as a bundle',
+  gro: 'receive trains whole (UDP_GRO)',
+  coalescing: 'join segments again and write them as one super-packet',
+} as const;
+
+export type OffloadName = keyof typeof OFFLOADS;
+export type Offloads = Record<OffloadName, boolean>;
+
+const NAMES = Object.keys(OFFLOADS) as OffloadName[];
+
+/** What a transport uses, without those that are named in `without`. Code 'bad-flag' for a name that is none. */
+export function offloadsOf(transport: Transport, without: readonly string[] = []): Offloads {
+  const unknown = without.find(name => !Object.hasOwn(OFFLOADS, name));
+  if (unknown !== undefined) {
+    throw new TulleError('bad-flag', `"${unknown}" is no offload: use ${NAMES.join(', ')}`);
+  }
+  const used = (name: OffloadName): boolean => transport === 'offload' && !without.includes(name);
+  const checksum = used('checksum');
+  return {
+    checksum,
+    tso: checksum && used('tso'),
+    uso: checksum && used('uso'),
+    trains: used('trains'),
+    gro: used('gro'),
+    coalescing: used('coalescing'),
+  };
+}
+
+/**
+ * What to ask the TUN for (linux/if_tun.h), from all that is wanted to the least: a kernel refuses a set whole. USO needs
+ * both of its bits at once (drivers/net/tun.c: set_offload).
+ */
+export function tunOffloadLadder({ checksum, tso, uso }: Offloads): number[] {
+  if (!checksum) return [];
+  const tsoBits = tso ? TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN : 0;
+  const ladder = [TUN_F_CSUM | tsoBits | (uso ? TUN_F_USO4 | TUN_F_USO6 : 0), TUN_F_CSUM | tsoBits, TUN_F_CSUM];
+  return ladder.filter((bits, i) => i === 0 || bits !== ladder[i - 1]);
+}
