@@ -16,11 +16,13 @@ import {
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
+import type { WriteReplies } from './icmp-reply.ts';
 import { Ingress } from './ingress.ts';
 import { checkFault, type LoopContext, LoopNews } from './loop.ts';
 import type { SendMessages } from './message-table.ts';
 import type { WritePackets } from './packet-table.ts';
 import { CONTROL_EPOCH, CONTROL_STOP, POLL_WORDS, SLOT_BYTES, SLOTS, TUN_READ_OFFSET } from './slab.ts';
+import { pathLookup } from './underlay-path.ts';
 
 const POLLIN = 1;
 /** Longer than the addon sleeps at most: the loop has nothing to do by the clock. */
@@ -36,7 +38,11 @@ export function runBatchLoop(context: LoopContext): void {
   const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
   const send: SendMessages = count => sendUdp(udp, arena, slab.messagesOffset, count, slab.egressIovsOffset);
   const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
-  const egress = new Egress(slab, input.network, input.format, input.mtu, send, sum);
+  const { network, own, format } = input;
+  const writeReplies: WriteReplies = count =>
+    writeTun(tun, arena, slab.replyPacketsOffset, count, slab.replyIovsOffset);
+  const pathTo = pathLookup(slab);
+  const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
   const table = slab.pollOffset >> 2;

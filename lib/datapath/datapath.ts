@@ -10,7 +10,7 @@ import type { Subnet4 } from '../wire/cidr.ts';
 import { type DropReason, type FlowName, readDrops, readFlows } from './counters.ts';
 import type { Offload, Transport, WorkerInput, WorkerMessage } from './loop.ts';
 import { type Network, type Peer, PeerTable, subnetCountOf } from './peers.ts';
-import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
+import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_MTU, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
 
 export interface DatapathOptions {
   network: Network;
@@ -40,6 +40,8 @@ export interface DatapathOptions {
 export interface Datapath {
   update(puts: readonly Peer[], removals: readonly Subnet4[]): void;
   setKey(key: number): void;
+  /** The overlay's MTU is another now, because the underlay's is; what was learnt of paths is forgotten. */
+  setMtu(mtu: number): void;
   peers(): Peer[];
   flows(): Record<FlowName, number>;
   drops(): Record<DropReason, number>;
@@ -62,11 +64,12 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   const table = new PeerTable(slab, options.network);
   table.own(options.own);
   slab.control[CONTROL_KEY] = options.key;
+  slab.control[CONTROL_MTU] = options.mtu;
   slab.control[CONTROL_TRAINS_OFF] = options.trains ? 0 : 1;
   slab.control[CONTROL_COALESCE_OFF] = options.coalescing ? 0 : 1;
 
   const wakeHandle = openEventFd();
-  const { network, own, format, transport, mtu, tun, udp, endpoint } = options;
+  const { network, own, format, transport, tun, udp, endpoint } = options;
   const input: WorkerInput = {
     buffer: slab.buffer,
     subnetCount,
@@ -74,7 +77,6 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     own,
     format,
     transport,
-    mtu,
     tun,
     udp,
     wake: wakeHandle,
@@ -122,6 +124,10 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     },
     setKey(key) {
       Atomics.store(slab.control, CONTROL_KEY, key | 0);
+    },
+    setMtu(mtu) {
+      Atomics.store(slab.control, CONTROL_MTU, mtu);
+      table.forgetLimits();
     },
     peers: () => table.peers(),
     flows: () => readFlows(slab.counters),

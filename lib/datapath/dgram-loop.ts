@@ -12,8 +12,10 @@ import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
+import type { WriteReplies } from './icmp-reply.ts';
 import { Ingress } from './ingress.ts';
 import { checkFault, type LoopContext, LoopFault } from './loop.ts';
+import type { SendMessages } from './message-table.ts';
 import type { WritePackets } from './packet-table.ts';
 import {
   CONTROL_EPOCH,
@@ -27,6 +29,7 @@ import {
   type Slab,
   TUN_READ_OFFSET,
 } from './slab.ts';
+import { pathLookup } from './underlay-path.ts';
 
 /** Packets taken from the TUN before the event loop sees to the socket again. */
 const TURN = 64;
@@ -46,14 +49,12 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
 
   const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
   const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
-  const egress = new Egress(
-    slab,
-    input.network,
-    input.format,
-    input.mtu,
-    count => sendSingly(slab, socket, count),
-    sum,
-  );
+  const { network, own, format } = input;
+  const writeReplies: WriteReplies = count =>
+    writeTun(tun, arena, slab.replyPacketsOffset, count, slab.replyIovsOffset);
+  const send: SendMessages = count => sendSingly(slab, socket, count);
+  const pathTo = pathLookup(slab);
+  const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
   const isFenced = (): boolean => monotonicMs() > slab.deadline[0];

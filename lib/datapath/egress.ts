@@ -8,12 +8,13 @@
  *   4. a super-packet becomes trains of segments: per segment one tulle header of its own, and the borrowed inner header
  *      and slice of the packet where it lies; in flannel's format finished headers of its own and the borrowed slice
  *   5. the tables are handed to the kernel; a refused train turns trains off and leaves again as single datagrams
+ *   6. the senders of packets that go no further are told so (icmp-reply.ts)
  *
  * Nothing here waits, and nothing is kept from one batch to the next. borrowed: every offset, until `take` returns.
  */
 import { set16 } from '../wire/bytes.ts';
 import { finish } from '../wire/checksum.ts';
-import { subnetIndex } from '../wire/cidr.ts';
+import { type Subnet4, subnetIndex } from '../wire/cidr.ts';
 import { checkSuperHeaders4, rewriteSegment4, segmentCount, superHeaderLength4, trainSends } from '../wire/gso.ts';
 import {
   checkIp4,
@@ -51,7 +52,10 @@ import {
 } from '../wire/vnet.ts';
 import { dropIndex, flowIndex } from './counters.ts';
 import type { Sum } from './flow-run.ts';
+import { fragments4, mayFragment4 } from './fragment.ts';
+import { IcmpReply, NO_HOST, NO_ROUTE, TIME_EXCEEDED, TOO_BIG, type WriteReplies } from './icmp-reply.ts';
 import { MessageTable, type SendMessages } from './message-table.ts';
+import { type PathLookup, PathMtu } from './path-mtu.ts';
 import type { Network } from './peers.ts';
 import {
   CONTROL_KEY,
@@ -61,6 +65,8 @@ import {
   MAX_MESSAGES,
   NO_LEASE,
   OWN_SUBNET,
+  PEER_BYTES,
+  PEER_LIMIT,
   SLOT_BYTES,
   type Slab,
   TUN_READ_OFFSET,
@@ -75,7 +81,25 @@ const OUTSIDE = dropIndex('egress-outside-network');
 const NO_LEASE_DROP = dropIndex('egress-no-lease');
 const OWN = dropIndex('egress-own-subnet');
 const TTL = dropIndex('egress-ttl-exceeded');
+const TOO_BIG_DROP = dropIndex('egress-too-big');
 const FENCED = dropIndex('egress-fenced');
+const FRAGMENTS = flowIndex('egress-fragments');
+
+/** Fragments of 65,535 bytes for the narrowest path, with room to spare. */
+const MAX_FRAGMENTS = 160;
+
+export interface EgressOptions {
+  network: Network;
+  own: Subnet4;
+  /** FORMAT_BARE or FORMAT_TULLE. */
+  format: number;
+  send: SendMessages;
+  sum: Sum;
+  writeReplies: WriteReplies;
+  pathTo: PathLookup;
+  /** Milliseconds of a clock that nobody sets. */
+  now: () => number;
+}
 
 export class Egress {
   readonly #slab: Slab;
@@ -83,15 +107,20 @@ export class Egress {
   readonly #tulle: boolean;
   readonly #table: MessageTable;
   readonly #sum: Sum;
+  readonly #reply: IcmpReply;
+  readonly #paths: PathMtu;
 
   #nextId = 0;
 
-  constructor(slab: Slab, network: Network, format: number, mtu: number, send: SendMessages, sum: Sum) {
+  constructor(slab: Slab, options: EgressOptions) {
+    const { network, own, format, send, sum, writeReplies, pathTo, now } = options;
     this.#slab = slab;
     this.#network = network;
     this.#tulle = format === FORMAT_TULLE;
-    this.#table = new MessageTable(slab, mtu, send);
+    this.#table = new MessageTable(slab, send, (peer, ip, size) => this.#refused(peer, ip, size));
     this.#sum = sum;
+    this.#reply = new IcmpReply(slab, network.network, own, writeReplies, now);
+    this.#paths = new PathMtu(slab, pathTo, now);
   }
 
   /** Forwards the packets of the first `count` TUN slots; all of them have left or are counted when it returns. */
@@ -103,6 +132,7 @@ export class Egress {
       if (drop >= 0) this.#slab.counters[drop]++;
     }
     this.#table.flush();
+    this.#reply.flush();
   }
 
   /** Discards the packets of the first `count` TUN slots, because this node may not forward. */
@@ -119,25 +149,72 @@ export class Egress {
     if (bytes[ip] >>> 4 === 6) return NOT_IPV4;
     if (checkIp4(bytes, ip, available) !== 0) return MALFORMED;
 
+    const gsoType = vnetGsoType(bytes, offset) & ~VNET_GSO_ECN;
+    const segmentSize = gsoType === VNET_GSO_NONE ? 0 : vnetGsoSize(bytes, offset);
     const index = subnetIndex(ip4Destination(bytes, ip), this.#network.network, this.#network.subnetLength);
     if (index < 0) return OUTSIDE;
     const peer = this.#slab.routes[index];
-    if (peer === NO_LEASE) return NO_LEASE_DROP;
-    if (peer === OWN_SUBNET) return OWN;
-    if (ip4Ttl(bytes, ip) <= 1) return TTL;
-    decrementTtl(bytes, ip);
+    if (peer === NO_LEASE) return this.#report(NO_LEASE_DROP, NO_ROUTE, ip, segmentSize);
+    if (peer === OWN_SUBNET) return this.#report(OWN, NO_HOST, ip, segmentSize);
+    if (ip4Ttl(bytes, ip) <= 1) return this.#report(TTL, TIME_EXCEEDED, ip, segmentSize);
 
     const total = ip4TotalLength(bytes, ip);
-    const gsoType = vnetGsoType(bytes, offset) & ~VNET_GSO_ECN;
+    const limit = this.#slab.words[((this.#slab.peersOffset + peer * PEER_BYTES) >> 2) + PEER_LIMIT];
     if (gsoType === VNET_GSO_NONE) {
       const partial = (vnetFlags(bytes, offset) & VNET_FLAG_NEEDS_CSUM) !== 0;
+      if (total > limit && total > this.#paths.limitNow(peer)) return this.#tooBig(peer, offset, ip, total, partial);
+      decrementTtl(bytes, ip);
       if (!this.#single(peer, offset, ip, total, partial)) return MALFORMED;
-    } else if (!this.#superPacket(peer, ip, total, gsoType, vnetGsoSize(bytes, offset))) {
-      return MALFORMED;
+    } else {
+      if (segmentSize === 0 || checkSuperHeaders4(bytes, ip, total) !== 0) return MALFORMED;
+      if (gsoType !== (ip4Protocol(bytes, ip) === PROTOCOL_TCP ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4)) return MALFORMED;
+      const inner = superHeaderLength4(bytes, ip);
+      const longest = Math.min(total, inner + segmentSize);
+      if (longest > limit && longest > this.#paths.limitNow(peer)) {
+        this.#reply.report(TOO_BIG, ip, segmentSize, this.#paths.limitNow(peer));
+        return TOO_BIG_DROP;
+      }
+      decrementTtl(bytes, ip);
+      if (!this.#superPacket(peer, ip, total, inner, segmentSize)) return MALFORMED;
     }
     counters[PACKETS]++;
     counters[BYTES] += total;
     return -1;
+  }
+
+  /** Tells the packet's sender, and returns the drop counter. */
+  #report(drop: number, what: number, ip: number, segmentSize: number): number {
+    this.#reply.report(what, ip, segmentSize, 0);
+    return drop;
+  }
+
+  /** A packet that is longer than the way to its peer is wide: fragments if it allows that, else its sender is told. */
+  #tooBig(peer: number, vnet: number, ip: number, total: number, partial: boolean): number {
+    const { bytes, counters } = this.#slab;
+    const limit = this.#paths.limitNow(peer);
+    if (!mayFragment4(bytes, ip)) {
+      this.#reply.report(TOO_BIG, ip, 0, limit);
+      return TOO_BIG_DROP;
+    }
+    if (partial && !this.#finishChecksum(vnet, ip, total)) return MALFORMED;
+    if (!this.#table.hasRoom(2 * MAX_FRAGMENTS, 3 * MAX_FRAGMENTS)) this.#table.flush();
+    decrementTtl(bytes, ip);
+    counters[FRAGMENTS] += fragments4(this.#slab, this.#table, peer, ip, limit, this.#tulle);
+    counters[PACKETS]++;
+    counters[BYTES] += total;
+    return -1;
+  }
+
+  /**
+   * The kernel refused a datagram as too long for its path: its packet is at `ip`, of a super-packet when `segmentSize` is not
+   * 0. The path's width is learnt, and the sender told. The table counts the datagram.
+   */
+  #refused(peer: number, ip: number, segmentSize: number): void {
+    const { bytes } = this.#slab;
+    const total = ip4TotalLength(bytes, ip);
+    const tried = segmentSize === 0 ? total : Math.min(total, superHeaderLength4(bytes, ip) + segmentSize);
+    const limit = this.#paths.learn(peer, tried);
+    if (limit < tried) this.#reply.report(TOO_BIG, ip, segmentSize, limit);
   }
 
   #single(peer: number, vnet: number, ip: number, total: number, partial: boolean): boolean {
@@ -148,7 +225,7 @@ export class Egress {
       const field = vnetChecksumOffset(bytes, vnet);
       if (start + field + 2 > total) return false;
       if (this.#tulle && isL4Checksum(bytes, ip, start, field)) flags = FLAG_PARTIAL_CHECKSUM;
-      else set16(bytes, ip + start + field, finish(this.#sum(ip + start, total - start, 0)) || 0xffff);
+      else this.#finishChecksum(vnet, ip, total);
     }
     if (!this.#table.hasRoom(1, 3)) this.#table.flush();
     if (this.#tulle) {
@@ -162,12 +239,18 @@ export class Egress {
     return true;
   }
 
-  /** A TCP or UDP super-packet: `total` bytes at `ip`, to be cut every `segmentSize` bytes of payload. */
-  #superPacket(peer: number, ip: number, total: number, gsoType: number, segmentSize: number): boolean {
+  /** Finishes a partial checksum. False when its place is outside the packet. */
+  #finishChecksum(vnet: number, ip: number, total: number): boolean {
     const bytes = this.#slab.bytes;
-    if (segmentSize === 0 || checkSuperHeaders4(bytes, ip, total) !== 0) return false;
-    if (gsoType !== (ip4Protocol(bytes, ip) === PROTOCOL_TCP ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4)) return false;
-    const inner = superHeaderLength4(bytes, ip);
+    const start = vnetChecksumStart(bytes, vnet);
+    const field = vnetChecksumOffset(bytes, vnet);
+    if (start + field + 2 > total) return false;
+    set16(bytes, ip + start + field, finish(this.#sum(ip + start, total - start, 0)) || 0xffff);
+    return true;
+  }
+
+  /** A checked TCP or UDP super-packet: `total` bytes at `ip`, `inner` of them headers, to be cut every `segmentSize` bytes. */
+  #superPacket(peer: number, ip: number, total: number, inner: number, segmentSize: number): boolean {
     const segments = segmentCount(total - inner, segmentSize);
     const iovs = this.#tulle ? 3 : 2;
     if (segments > MAX_MESSAGES || segments * iovs > MAX_IOVS) return false;
@@ -191,6 +274,7 @@ export class Egress {
       }
       const count = end - first;
       this.#table.message(peer, count, iovs * count, trainBytes, count > 1 ? outer + segmentSize : 0);
+      this.#table.ofSuperPacket(ip, segmentSize);
     }
     this.#slab.counters[SUPER_PACKETS]++;
     return true;

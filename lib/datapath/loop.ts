@@ -22,8 +22,6 @@ export interface WorkerInput {
   /** FORMAT_BARE or FORMAT_TULLE. */
   format: number;
   transport: Transport;
-  /** The overlay's MTU. */
-  mtu: number;
   /** Handles of lib/sys. `udp` is 0 for the dgram transport, which opens its own socket on the endpoint. */
   tun: number;
   udp: number;

@@ -5,10 +5,11 @@
 import { constants } from 'node:os';
 import { set16 } from '../wire/bytes.ts';
 import { MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS } from '../wire/gso.ts';
-import { emitTulle, HEADER_BYTES, KIND_BUNDLE } from '../wire/tulle.ts';
+import { datagramVersion, emitTulle, HEADER_BYTES, KIND_BUNDLE, KIND_PACKET, TULLE_VERSION } from '../wire/tulle.ts';
 import { type DropReason, dropIndex, flowIndex } from './counters.ts';
 import {
   CONTROL_KEY,
+  CONTROL_MTU,
   CONTROL_TRAINS_OFF,
   CONTROL_UNDERLAY_ERROR,
   INNER_HEADER_BYTES,
@@ -17,11 +18,18 @@ import {
   MAX_MESSAGES,
   MESSAGE_WORDS,
   PEER_BYTES,
+  PEER_LIMIT,
   type Slab,
 } from './slab.ts';
 
 /** Hands `messageCount` messages of the slab's table to the underlay, writes each one's status, returns how many left. */
 export type SendMessages = (messageCount: number) => number;
+
+/**
+ * Hears of a datagram that is too long for the way to `peer`: the inner packet at `ip`, or a super-packet there that is cut every
+ * `segmentSize` bytes (else 0).
+ */
+export type TooBig = (peer: number, ip: number, segmentSize: number) => void;
 
 const { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE, ENETDOWN, ENETUNREACH } = constants.errno;
 /** Errors that speak of the underlay as a whole, not of one peer: the link is down, the route or our address is gone. */
@@ -30,6 +38,9 @@ const WHOLE_UNDERLAY = new Set<number>([ENETDOWN, ENETUNREACH, EADDRNOTAVAIL, EI
 const DATAGRAMS = flowIndex('egress-datagrams');
 const TRAINS = flowIndex('egress-trains');
 const BUNDLED = flowIndex('egress-bundled');
+const TOO_BIG = dropIndex('egress-too-big');
+/** In place of a segment size: fragments, whose sender cannot be told more than we did for it. */
+const FRAGMENT = 0xffff;
 
 export class MessageTable {
   readonly #slab: Slab;
@@ -37,6 +48,10 @@ export class MessageTable {
   /** Of each message in the table: its datagrams, and the bytes of all of them. */
   readonly #datagrams = new Uint16Array(MAX_MESSAGES);
   readonly #bytesOf = new Uint32Array(MAX_MESSAGES);
+  /** Of each message with segments: where their super-packet is, and its segment size; 0 for others. */
+  readonly #superOf = new Uint32Array(MAX_MESSAGES);
+  readonly #sizeOf = new Uint16Array(MAX_MESSAGES);
+  readonly #tooBig: TooBig;
   #messages = 0;
   #iovs = 0;
   #headers = 0;
@@ -47,13 +62,11 @@ export class MessageTable {
   #bundlePeer = -1;
   #bundleFlags = 0;
   #bundleCount = 0;
-  readonly #bundleLimit: number;
 
-  /** `mtu`: the overlay's; a bundle is no longer than the datagram of the largest packet. */
-  constructor(slab: Slab, mtu: number, send: SendMessages) {
+  constructor(slab: Slab, send: SendMessages, tooBig: TooBig) {
     this.#slab = slab;
-    this.#bundleLimit = HEADER_BYTES + mtu;
     this.#send = send;
+    this.#tooBig = tooBig;
   }
 
   /** Whether that many more messages (or headers, whichever is more) and gather entries fit. */
@@ -115,7 +128,9 @@ export class MessageTable {
     if (this.#datagrams[last] !== 1 || this.#bundleFlags !== flags) return false;
     // The first packet has its header before it; in a bundle each has its length before it too.
     const before = this.#bundleCount === 1 ? this.#bytesOf[last] + 2 : this.#bytesOf[last];
-    if (before + 2 + total > this.#bundleLimit) return false;
+    // No longer than the datagram of the largest packet to this peer.
+    const limit = words[((this.#slab.peersOffset + peer * PEER_BYTES) >> 2) + PEER_LIMIT];
+    if (before + 2 + total > HEADER_BYTES + Math.min(control[CONTROL_MTU], limit)) return false;
     const message = (this.#slab.messagesOffset >> 2) + last * MESSAGE_WORDS;
     const first = (this.#slab.egressIovsOffset >> 2) + words[message] * IOV_WORDS;
     if (this.#bundleCount === 1) {
@@ -162,9 +177,21 @@ export class MessageTable {
     words[at + 4] = 0;
     this.#datagrams[this.#messages] = datagrams;
     this.#bytesOf[this.#messages] = bytes;
+    this.#sizeOf[this.#messages] = 0;
     this.#messages++;
     this.#runPeer = -1;
     this.#bundlePeer = -1;
+  }
+
+  /** Says that the last message carries segments of the super-packet at `ip`. */
+  ofSuperPacket(ip: number, segmentSize: number): void {
+    this.#superOf[this.#messages - 1] = ip;
+    this.#sizeOf[this.#messages - 1] = segmentSize;
+  }
+
+  /** Says that the last message is a fragment. */
+  ofFragment(): void {
+    this.#sizeOf[this.#messages - 1] = FRAGMENT;
   }
 
   /** Hands all to the underlay and accounts for each. */
@@ -195,6 +222,8 @@ export class MessageTable {
       } else if (datagrams > 1 && (status === EINVAL || status === EIO)) {
         // Either this path cannot do trains after all, or it is closed to all datagrams (EINVAL: our address is gone).
         if (this.#sendSingly(at, datagrams)) control[CONTROL_TRAINS_OFF] = 1;
+      } else if (status === EMSGSIZE) {
+        this.#narrow(message, at, datagrams);
       } else {
         counters[dropOf(status)] += datagrams;
         if (WHOLE_UNDERLAY.has(status)) control[CONTROL_UNDERLAY_ERROR] = status;
@@ -202,9 +231,53 @@ export class MessageTable {
     }
   }
 
+  /** Message `row` is too long for its path: what may still fit leaves by itself, of the rest the senders are told. */
+  #narrow(row: number, at: number, datagrams: number): void {
+    const { words, bytes, counters } = this.#slab;
+    if (this.#sizeOf[row] === 0 && datagrams > 1) {
+      this.#sendSingly(at, datagrams);
+    } else if (this.#sizeOf[row] !== 0 || words[at + 1] === 1) {
+      counters[TOO_BIG] += datagrams;
+      this.#tellOf(words[at + 3], words[at], row);
+    } else {
+      // A bundle: its packets go as datagrams of their own. Each lies in its slot with room for a header before it.
+      const first = (this.#slab.egressIovsOffset >> 2) + words[at] * IOV_WORDS;
+      const flags = bytes[words[first] + 1];
+      const count = words[at + 1] - 1;
+      for (let iov = first + IOV_WORDS; iov <= first + count * IOV_WORDS; iov += IOV_WORDS) {
+        words[iov] += 2 - HEADER_BYTES;
+        words[iov + 1] += HEADER_BYTES - 2;
+        emitTulle(bytes, words[iov], KIND_PACKET, flags, 0, this.#slab.control[CONTROL_KEY], 0, 0);
+      }
+      words[at]++;
+      words[at + 1] = count;
+      this.#sendSingly(at, count);
+    }
+  }
+
+  /** Tells of the datagram of message `row` that begins with this gather entry and was to go to this address. */
+  #tellOf(addressOffset: number, iov: number, row: number): void {
+    const { words, bytes } = this.#slab;
+    const peer = this.#peerAt(addressOffset);
+    const size = this.#sizeOf[row];
+    if (size === FRAGMENT) return;
+    if (size !== 0) {
+      this.#tooBig(peer, this.#superOf[row], size);
+      return;
+    }
+    const offset = words[(this.#slab.egressIovsOffset >> 2) + iov * IOV_WORDS];
+    const ip = datagramVersion(bytes, offset) === TULLE_VERSION ? offset + HEADER_BYTES : offset;
+    this.#tooBig(peer, ip, 0);
+  }
+
+  #peerAt(addressOffset: number): number {
+    return (addressOffset - this.#slab.peersOffset) / PEER_BYTES;
+  }
+
   /** Sends the datagrams of one refused train as messages of their own. True when one of them left. */
   #sendSingly(message: number, datagrams: number): boolean {
     const { words, counters, control } = this.#slab;
+    const row = (message - (this.#slab.messagesOffset >> 2)) / MESSAGE_WORDS;
     let anyLeft = false;
     const iovs = words[message + 1] / datagrams;
     const end = words[message] + words[message + 1];
@@ -223,6 +296,7 @@ export class MessageTable {
       } else {
         const status = words[table + 4];
         counters[dropOf(status)]++;
+        if (status === EMSGSIZE) this.#tellOf(words[table + 3], first, row);
         if (WHOLE_UNDERLAY.has(status)) control[CONTROL_UNDERLAY_ERROR] = status;
       }
     }

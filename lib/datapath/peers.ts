@@ -123,6 +123,13 @@ export class PeerTable {
     for (const place of gone) this.#unlinked.push({ place, epoch });
   }
 
+  /** Forgets how narrow the ways to the peers are: the worker learns it again. */
+  forgetLimits(): void {
+    for (const { place } of this.#live.values()) {
+      Atomics.store(this.#slab.words, ((this.#slab.peersOffset + place * PEER_BYTES) >> 2) + PEER_LIMIT, NO_LIMIT);
+    }
+  }
+
   peers(): Peer[] {
     return [...this.#live.values()].map(entry => entry.peer);
   }

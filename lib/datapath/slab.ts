@@ -51,10 +51,10 @@ export const CONTROL_TRAINS_OFF = 3;
 export const CONTROL_COALESCE_OFF = 4;
 /** The lease key that our datagrams carry (32 bits). */
 export const CONTROL_KEY = 5;
-/** The overlay's MTU: the largest packet that the device is told to give. */
-export const CONTROL_MTU = 6;
 /** The errno with which the underlay refuses all datagrams; 0 while they leave. */
 export const CONTROL_UNDERLAY_ERROR = 6;
+/** The overlay's MTU: the largest packet that the device is told to give. */
+export const CONTROL_MTU = 7;
 const CONTROL_WORDS = 16;
 
 /** Values of the route table that are not a peer's number. */
@@ -70,7 +70,7 @@ export const PEER_MASK = 10;
 export const PEER_ADDRESS = 11;
 export const PEER_PORT = 12;
 export const PEER_FORMAT = 13;
-/** The largest inner packet that crosses to this peer in one piece. The worker's own word: nobody else writes it. */
+/** The largest inner packet that crosses to this peer in one piece: the worker learns it, a new underlay MTU resets it. */
 export const PEER_LIMIT = 15;
 /** What PEER_LIMIT holds until a path has proven narrower: no packet is longer. */
 export const NO_LIMIT = 65_535;

@@ -29,7 +29,16 @@ t.test('a mixed batch allocates nothing', async t => {
     tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64) })),
     tunRead(udpPacket({ ...to2, destination: '10.42.77.1', payload: randomBytes(random, 64) })),
   ];
-  const egress = new Egress(a.slab, NETWORK, FORMAT_TULLE, 1460, count => count, a.sum);
+  const egress = new Egress(a.slab, {
+    network: NETWORK,
+    own: cidr('10.42.1.0/24'),
+    format: FORMAT_TULLE,
+    send: count => count,
+    sum: a.sum,
+    writeReplies: count => count,
+    pathTo: () => 1500,
+    now: () => 0,
+  });
   a.slab.control[CONTROL_KEY] = 101;
   const fill = (): void => {
     for (let slot = 0; slot < reads.length; slot++) {

@@ -8,6 +8,7 @@ import { Ingress } from '../../lib/datapath/ingress.ts';
 import { type Peer, PeerTable } from '../../lib/datapath/peers.ts';
 import {
   CONTROL_KEY,
+  CONTROL_MTU,
   FORMAT_TULLE,
   IOV_WORDS,
   MESSAGE_WORDS,
@@ -59,6 +60,11 @@ export class TestNode {
   sent: Train[] = [];
   /** What the TUN got: vnet header and packet. */
   written: Uint8Array[] = [];
+  /** ICMP errors that the TUN got: vnet header and packet. */
+  replies: Uint8Array[] = [];
+  /** What the kernel says of the underlay's path, and the time in milliseconds. */
+  pathMtu = 1500;
+  now = 0;
   /** Replaced by a test to refuse messages (an errno) or packets. */
   refuseMessage: (train: Train) => number = () => 0;
   refusePacket: (packet: Uint8Array) => number = () => 0;
@@ -70,7 +76,17 @@ export class TestNode {
     const own = cidr(`10.42.${k}.0/24`);
     this.table.own(own);
     this.slab.control[CONTROL_KEY] = 100 + k;
-    this.#egress = new Egress(this.slab, NETWORK, format, 1460, count => this.#send(count), this.sum);
+    this.slab.control[CONTROL_MTU] = 1460;
+    this.#egress = new Egress(this.slab, {
+      network: NETWORK,
+      own,
+      format,
+      send: count => this.#send(count),
+      sum: this.sum,
+      writeReplies: count => this.#writeReplies(count),
+      pathTo: () => this.pathMtu,
+      now: () => this.now,
+    });
     this.#ingress = new Ingress(this.slab, NETWORK, own, count => this.#write(count), this.sum);
   }
 
@@ -105,6 +121,10 @@ export class TestNode {
   /** Takes what the node wrote to the TUN so far. */
   takeWritten(): Uint8Array[] {
     return this.written.splice(0);
+  }
+
+  takeReplies(): Uint8Array[] {
+    return this.replies.splice(0);
   }
 
   takeSent(): Train[] {
@@ -154,6 +174,15 @@ export class TestNode {
       left++;
     }
     return left;
+  }
+
+  #writeReplies(count: number): number {
+    const { words } = this.slab;
+    for (let packet = 0; packet < count; packet++) {
+      const at = (this.slab.replyPacketsOffset >> 2) + packet * PACKET_WORDS;
+      this.replies.push(this.#gather(this.slab.replyIovsOffset, words[at], words[at + 1]));
+    }
+    return count;
   }
 
   #write(count: number): number {
