@@ -80,7 +80,8 @@ export function buildPods(state: LabState, node: NodePlan, pods: readonly PodPla
   });
 }
 
-function newNamespace(state: LabState, name: string, kind: LabRecord['namespaces'][number]['kind']): string {
+/** Recorded before it exists, with IPv6 off. */
+export function newNamespace(state: LabState, name: string, kind: LabRecord['namespaces'][number]['kind']): string {
   state.record.namespaces.push({ name, kind });
   saveState(state);
   const path = namespaceFile(state, name);
