@@ -15,7 +15,10 @@ export interface CniRequest {
   /** Both '' in GC and STATUS. */
   containerId: string;
   ifname: string;
-  /** Absolute path of the namespace file as this process sees it; '' is possible in DEL, and always in GC and STATUS. */
+  /**
+   * Absolute path of the namespace file as this process sees it; it was a namespace, and not the host's, a moment ago.
+   * '' in GC and STATUS, and in DEL also where CNI_NETNS is empty, gone, no longer a namespace, or the host's.
+   */
   netns: string;
   /** CNI_ARGS, keys as sent. Unknown keys were refused already unless IgnoreUnknown was there. */
   args: ReadonlyMap<string, string>;
@@ -165,6 +168,10 @@ export interface CniPlugin {
   gc(request: CniRequest): Promise<void>;
   /** Throws CniError 50 or 51 when an ADD would not work. */
   status(request: CniRequest): Promise<void>;
+  /** Called once, when this process alone serves the socket and before the first request. */
+  start?(): Promise<void>;
+  /** Called once, after the last request. */
+  close?(): void;
 }
 
 export const CNI_VERSIONS = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;

@@ -18,6 +18,8 @@ export interface CniServerOptions {
   socket: string;
   plugin: CniPlugin;
   log: Logger;
+  /** Called when the socket is ours alone, before the plugin starts. */
+  prepare?: () => Promise<void>;
   /** How long a client may take for its request. Default 5 s. */
   requestMs?: number;
   /** How long the end waits for calls in progress. Default 3 s. */
@@ -90,6 +92,15 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
     throw error;
   }
   server.on('error', error => log.error({ error }, 'the cni socket failed'));
+  try {
+    await options.prepare?.();
+    await plugin.start?.();
+  } catch (error) {
+    server.close();
+    for (const connection of idle) connection.destroy();
+    giveBack();
+    throw error;
+  }
   await within(DRAIN_MS, pending.drain());
   open();
   return {
@@ -100,6 +111,7 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
       for (const connection of idle) connection.destroy();
       await within(options.closeMs ?? CLOSE_MS, Promise.all(calls));
       ending.abort();
+      plugin.close?.();
       giveBack();
       await within(options.closeMs ?? CLOSE_MS, closed);
     },

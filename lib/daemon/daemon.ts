@@ -1,8 +1,9 @@
 /**
  * The run sequence of tulled, from nothing to a node of the overlay and back:
  *
- *   registry → health → net-conf → interface → lease → overlay → first snapshot of the peers → subnet.env → ready
- *   … renewals and changes of peers …  until a signal, or until the lease is lost
+ *   registry → health ─┬► net-conf → interface → lease → overlay → first snapshot of the peers → subnet.env → ready
+ *                      │  … renewals and changes of peers …  until a signal, or until the lease is lost
+ *                      └──◄── the net-conf is another one now: undo down to here, and again (a round)
  *
  * Each step that makes something pushes its undo at once; every way out runs them. Until the overlay stands nothing is
  * logged but what a person must act on, so that a start that fails leaves one line.
@@ -14,15 +15,18 @@ import type { ChosenInterface } from '../host/interface.ts';
 import { type Lease, printSubnets } from '../lease/lease.ts';
 import { type AcquireRequest, LeaseManager, type ManagerEvent } from '../lease/manager.ts';
 import type { Registry } from '../lease/registry.ts';
-import { TulleError } from '../util/errors.ts';
+import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
+import { nodeNetwork } from './cni.ts';
+import { untilConfigChanges } from './config-watch.ts';
 import type { Health } from './health.ts';
 import { configPlace, type DaemonNetwork, printNetwork, readNetwork } from './network.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { PeerWatch } from './peer-watch.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
+import { openCni } from './serve-cni.ts';
 
 /** A clean stop ends within 5 s (systemd and kubelet wait longer); the rest is for the process itself. */
 const UNDO_LIMIT_MS = 4000;
@@ -37,10 +41,16 @@ interface Run {
   registry: Registry;
   manager: LeaseManager;
   health: Health | undefined;
+  /** The device of the overlay, as soon as there is one. */
+  overlay: Overlay | undefined;
   /** Whether the lease goes back at the end. */
   giveBack: boolean;
   /** The start has succeeded. */
   started: boolean;
+  /** 'fenced' was said and not yet taken back. */
+  fenced: boolean;
+  /** 1 is the start; the next ones follow a change of the net-conf. */
+  round: number;
 }
 
 /**
@@ -56,7 +66,11 @@ export async function runDaemon(
 ): Promise<void> {
   const undo = new Undo();
   try {
-    await bringUp(options, parts, log, stop, undo);
+    parts.checkMachine();
+    const registry = await parts.openRegistry(options.registry, log);
+    undo.push('the connection to the registry', () => registry.close());
+    const health = await openHealth(options, parts, undo);
+    for (let round = 1; ; round++) await runRound({ options, parts, log, stop, registry, health, round });
   } catch (error) {
     if (!stop.aborted) throw error;
     // Whatever broke while we were being stopped is part of stopping.
@@ -67,21 +81,29 @@ export async function runDaemon(
   }
 }
 
-async function bringUp(
-  options: DaemonOptions,
-  parts: DaemonParts,
-  log: Logger,
-  stop: AbortSignal,
-  undo: Undo,
-): Promise<never> {
-  parts.checkMachine();
+/** From the net-conf to ready, and until it changes; everything that was made is undone when this returns or throws. */
+async function runRound(given: Pick<Run, 'options' | 'parts' | 'log' | 'stop' | 'registry' | 'health' | 'round'>) {
+  const { parts, log, registry, round } = given;
   const { clock, random } = parts;
-  const registry = await parts.openRegistry(options.registry, log);
-  undo.push('the connection to the registry', () => registry.close());
-  const manager = new LeaseManager({ registry, clock, random, log });
-  const health = await openHealth(options, parts, undo);
-  const run: Run = { options, parts, log, stop, undo, registry, manager, health, giveBack: false, started: false };
+  const undo = new Undo();
+  const onDeadline = (monotonicMs: number): void => run.overlay?.setDeadline(monotonicMs);
+  const manager = new LeaseManager({ registry, clock, random, log, onDeadline });
+  const run: Run = { ...given, undo, manager, overlay: undefined, giveBack: false, started: false, fenced: false };
+  try {
+    await bringUp(run);
+  } catch (error) {
+    // The node had a subnet and cannot have one now: a supervisor's restart may help, a person certainly.
+    if (round === 1 || codeOf(error) !== 'out-of-subnets') throw error;
+    throw new TulleError('lease-lost', `after the network configuration changed: ${messageOf(error)}`, {
+      cause: error,
+    });
+  } finally {
+    await undo.run(log, UNDO_LIMIT_MS);
+  }
+}
 
+async function bringUp(run: Run): Promise<void> {
+  const { options, parts, log, stop, health } = run;
   health?.setReady(false, 'the network configuration');
   const network = await fetchNetwork(run);
   const underlay = parts.chooseInterface(options.interface);
@@ -98,11 +120,14 @@ async function bringUp(
   const { lost } = await follow(run, request.nodeId, lease, overlay);
   const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: false };
   parts.writeSubnetFile(options.subnetFile, content);
+  await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu));
   run.giveBack = options.releaseOnExit;
   run.started = true;
-  health?.setReady(true);
+  if (!run.manager.fenced) health?.setReady(true);
   log.info({ subnetFile: options.subnetFile }, 'ready');
-  return await orStopped(lost, stop);
+  const changed = untilConfigChanges(run, network, lease);
+  await orStopped(Promise.race([lost, changed]), stop);
+  run.giveBack = false; // the next round takes it up again, or replaces it
 }
 
 async function openHealth(options: DaemonOptions, parts: DaemonParts, undo: Undo): Promise<Health | undefined> {
@@ -152,11 +177,12 @@ async function acquireLease(run: Run, request: AcquireRequest): Promise<Lease> {
 }
 
 async function openOverlay(
-  { options, parts, log, undo }: Run,
+  run: Run,
   { config, backend }: DaemonNetwork,
   underlay: ChosenInterface,
   own: Lease,
 ): Promise<Overlay> {
+  const { options, parts, log, undo, manager } = run;
   try {
     undo.push('forwarding', parts.ensureForwarding());
   } catch (error) {
@@ -175,6 +201,9 @@ async function openOverlay(
     log,
   });
   undo.push('the overlay', () => overlay.stop());
+  // It has no peers yet, so nothing was forwarded without a deadline.
+  run.overlay = overlay;
+  overlay.setDeadline(manager.deadline);
   return overlay;
 }
 
@@ -242,15 +271,16 @@ function onLeaseEvent(run: Run, event: ManagerEvent, peers: PeerWatch, overlay: 
       log.warn({ subnet }, 'the lease was gone and has been made again');
       break;
     case 'fenced':
-      peers.setFenced(true);
+      // The worker stopped forwarding by itself at the deadline; this is only for people.
+      run.fenced = true;
       health?.setReady(false, 'the lease to be renewed');
       log.error({ subnet, ttlSeconds: options.leaseTtlSeconds }, 'the lease was not renewed in time: forwarding stops');
       return;
     case 'lost':
-      peers.setFenced(true);
-      return;
+      return; // the deadline is over at once
   }
-  if (!peers.setFenced(false)) return;
+  if (!run.fenced) return;
+  run.fenced = false;
   if (run.started) health?.setReady(true);
   log.info({ subnet }, 'the lease is renewed: forwarding goes on');
 }

@@ -8,6 +8,7 @@ import { createLogger } from './logger.ts';
 import { type DaemonOptions, daemonOptions } from './options.ts';
 import { type ParsedFlags, parseFlags } from './parse-flags.ts';
 import type { DaemonParts } from './parts.ts';
+import { runCniOnly } from './serve-cni.ts';
 
 /** The process as `main` sees it. */
 export interface ProcessFace {
@@ -56,7 +57,7 @@ async function start(
     if (!stop.signal.aborted) log.info({ signal: name }, 'stopping');
     stop.abort();
   });
-  await runDaemon(options, parts, log, stop.signal);
+  await (options.cniOnly ? runCniOnly : runDaemon)(options, parts, log, stop.signal);
 }
 
 function say(face: ProcessFace, text: string): number {

@@ -3,10 +3,12 @@
 import { resolve } from 'node:path';
 import { type Endpoint, parseEndpoints } from '../../etcd/endpoints.ts';
 import { offloadsOf } from '../backend/offloads.ts';
+import { LONGEST_SOCKET_PATH } from '../cni/socket.ts';
+import { journalPath } from '../lease/journal.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
-import type { FlagName } from './flags.ts';
+import { type FlagName, flagTable } from './flags.ts';
 import type { ParsedFlags } from './parse-flags.ts';
 
 export interface FileRegistryOptions {
@@ -37,6 +39,8 @@ export interface DaemonOptions {
   registry: FileRegistryOptions | EtcdRegistryOptions;
   interface: InterfaceOptions;
   subnetFile: string;
+  /** See lib/lease/journal.ts. */
+  journalFile: string;
   leaseTtlSeconds: number;
   renewMarginSeconds: number;
   releaseOnExit: boolean;
@@ -46,9 +50,16 @@ export interface DaemonOptions {
   withoutOffloads: readonly string[];
   /** Absent: by the network's backend, see daemon.ts. */
   deviceName?: string;
+  /** Absent: CNI is not served. `given`: the operator asked for this very socket, so it must work. */
+  cni?: { socket: string; given: boolean; dataDir: string };
+  /** Serve CNI and nothing else. */
+  cniOnly: boolean;
   health?: { address: string; port: number };
   log: { format: 'text' | 'json'; verbosity: number; secrets: string[] };
 }
+
+/** Survives a reboot, as it must: see lib/cni/store.ts. */
+const CNI_DATA_DIRECTORY = '/var/lib/tulle/cni';
 
 /** The longest name of a link: IFNAMSIZ of linux/if.h is 16, the closing zero included. */
 const LONGEST_DEVICE_NAME = 15;
@@ -56,16 +67,19 @@ const LONGEST_DEVICE_NAME = 15;
 /** @throws TulleError 'bad-option': one line that begins with the flag. */
 export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
   const { values } = parsed;
+  const subnetFile = resolve(notEmpty(parsed, 'subnet-file'));
   return {
     registry: registryOptions(parsed),
     interface: interfaceOptions(parsed),
-    subnetFile: resolve(notEmpty(parsed, 'subnet-file')),
+    subnetFile,
+    journalFile: journalPath(subnetFile, values['state-dir'] === '' ? undefined : resolve(values['state-dir'])),
     ...leaseTimes(parsed),
     releaseOnExit: values['release-on-exit'],
     ...(values['node-id'] !== '' && { nodeId: nodeIdOption(parsed) }),
     transport: values.transport as DaemonOptions['transport'],
     withoutOffloads: offloadNames(parsed),
     ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
+    ...cniOptions(parsed),
     ...(values['healthz-port'] !== 0 && {
       health: { address: addressOption(parsed, 'healthz-ip'), port: values['healthz-port'] },
     }),
@@ -191,6 +205,22 @@ function leaseTimes(parsed: ParsedFlags): { leaseTtlSeconds: number; renewMargin
   }
   // The default margin does not fit a short TTL: renew after a third, as etcd's own keepalive does.
   return { leaseTtlSeconds, renewMarginSeconds: Math.ceil((leaseTtlSeconds * 2) / 3) };
+}
+
+function cniOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'cni' | 'cniOnly'> {
+  const { given, values } = parsed;
+  const [socket, cniOnly] = [values['cni-socket'], values['cni-only']];
+  if (socket === '') {
+    if (cniOnly) throw bad(parsed, 'cni-only', 'there is nothing to serve without -cni-socket');
+    return { cniOnly };
+  }
+  const path = resolve(socket);
+  if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH) {
+    throw bad(parsed, 'cni-socket', `"${path}" is longer than ${LONGEST_SOCKET_PATH} bytes`);
+  }
+  const isDefault = path === flagTable['cni-socket'].default;
+  const dataDir = resolve(values['cni-data-dir'] || (isDefault ? CNI_DATA_DIRECTORY : `${path}.state`));
+  return { cni: { socket: path, given: given.has('cni-socket') || cniOnly, dataDir }, cniOnly };
 }
 
 function nodeIdOption(parsed: ParsedFlags): string {

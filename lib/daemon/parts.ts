@@ -6,12 +6,13 @@ import { type Overlay, type OverlayOptions, startOverlay } from '../backend/over
 import { ensureForwarding } from '../host/forwarding.ts';
 import { type ChosenInterface, chooseInterface } from '../host/interface.ts';
 import { nodeId } from '../host/node-id.ts';
+import type { PreviousSubnet } from '../lease/choose.ts';
 import { type Clock, systemClock } from '../lease/clock.ts';
-import type { LeaseSubnets } from '../lease/lease.ts';
 import type { Registry } from '../lease/registry.ts';
-import { previousSubnetOf, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
+import { readPreviousSubnet, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import type { Logger } from '../util/log.ts';
+import { type CniOptions, type CniService, startCni } from './cni.ts';
 import { type Health, startHealth } from './health.ts';
 import type { DaemonOptions, InterfaceOptions } from './options.ts';
 import { checkMachine } from './preflight.ts';
@@ -30,9 +31,10 @@ export interface DaemonParts {
   /** Returns the undo. */
   ensureForwarding(): () => void;
   /** The subnets that a subnet.env names. */
-  previousSubnet(path: string): Partial<LeaseSubnets>;
+  previousSubnet(path: string): PreviousSubnet;
   writeSubnetFile(path: string, content: SubnetEnvContent): void;
   startOverlay(options: OverlayOptions): Promise<Overlay>;
+  startCni(options: CniOptions): Promise<CniService>;
 }
 
 /** Where what must outlive the daemon is kept: only a made-up node id, on a machine that has none. */
@@ -47,7 +49,8 @@ export const realParts: DaemonParts = {
   startHealth,
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
   ensureForwarding,
-  previousSubnet: path => previousSubnetOf(readSubnetEnv(path)),
+  previousSubnet: readPreviousSubnet,
   writeSubnetFile: writeSubnetEnv,
   startOverlay,
+  startCni,
 };

@@ -75,6 +75,7 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
     `-subnet-file=${subnetFile}`,
     `--node-id=${node.name}`,
     `--transport=${plan.transport}`,
+    '--cni-socket=',
   ];
   const process_ = startProgram(state, node.name, `tulled on ${node.name}`, logFile, process.execPath, args);
   return { node, process: process_, logFile, subnetFile };

@@ -193,6 +193,10 @@ export function fakeParts() {
       };
       return overlay;
     },
+    startCni: async ({ socket }) => {
+      enter(`startCni ${socket}`);
+      return { close: async () => enter('cni.close') };
+    },
   };
   return { parts, calls, fail, clock, registry, state };
 }
@@ -208,6 +212,7 @@ export function daemonOptionsOf(changes: Partial<DaemonOptions> = {}): DaemonOpt
     nodeId: 'node1',
     transport: 'offload',
     withoutOffloads: [],
+    cniOnly: false,
     health: { address: '127.0.0.1', port: 8081 },
     log: { format: 'text', verbosity: 0, secrets: [] },
     ...changes,

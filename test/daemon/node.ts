@@ -38,7 +38,7 @@ export function makeNode(t: Test, conf = '{"Network":"10.5.0.0/16","Backend":{"T
     netlink.setLink('eth0', { up: true });
   });
   const subnetFile = join(directory, 'run/subnet.env');
-  const base = ['-iface=eth0', `-subnet-file=${subnetFile}`];
+  const base = ['-iface=eth0', `-subnet-file=${subnetFile}`, '--cni-socket='];
   return {
     node,
     far,

@@ -19,8 +19,28 @@ t.test('the defaults', async t => {
     releaseOnExit: false,
     transport: 'offload',
     withoutOffloads: [],
+    cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
+    cniOnly: false,
     log: { format: 'text', verbosity: 0, secrets: [] },
   });
+});
+
+t.test('where CNI is served', async t => {
+  const cni = (...args: string[]) => {
+    const { cni, cniOnly } = options(args);
+    return { cni, cniOnly };
+  };
+  t.same(cni('-cni-socket='), { cni: undefined, cniOnly: false }, 'nowhere');
+  t.same(cni('-cni-socket=/x/../y.sock'), {
+    cni: { socket: '/y.sock', given: true, dataDir: '/y.sock.state' },
+    cniOnly: false,
+  });
+  t.same(cni('-cni-only', '-cni-data-dir=/d'), {
+    cni: { socket: '/run/tulle/cni.sock', given: true, dataDir: '/d' },
+    cniOnly: true,
+  });
+  t.throws(() => cni('-cni-only', '-cni-socket='), { message: /^-cni-only: there is nothing to serve/ });
+  t.throws(() => cni(`-cni-socket=/${'x'.repeat(107)}`), { message: /^-cni-socket: .* longer than 107 bytes/ });
 });
 
 t.test('everything given', async t => {
@@ -67,6 +87,8 @@ t.test('everything given', async t => {
     transport: 'dgram',
     withoutOffloads: [],
     deviceName: 'pod%d',
+    cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
+    cniOnly: false,
     health: { address: '127.0.0.1', port: 8081 },
     log: { format: 'json', verbosity: 2, secrets: ['hunter22'] },
   });
