@@ -1,0 +1,187 @@
+/**
+ * Plugs a pod in. The pair's far end is born inside the pod's namespace, so no link ever passes through the host under a
+ * name that could clash. Everything here is synchronous netlink: from the bridge to the last route nobody else of this
+ * process acts in between, and what was made is pushed on the undo stack as it is made.
+ *
+ *   bridge   cni0 [gateway/24] <- veth… <-> eth0 [address/24]        routes through the gateway
+ *   ptp      veth… [gateway/32, route address/32] <-> eth0 [address/24], the gateway on the link, all else through it
+ */
+import { ensureForwarding } from '../host/forwarding.ts';
+import type { Rtnetlink } from '../netlink/netlink.ts';
+import { withRtnetlink } from '../netlink/netlink.ts';
+import { codeOf } from '../util/errors.ts';
+import type { Undo } from '../util/undo.ts';
+import { ensureBridge, ensureGateway, gatewayFor, hasPorts } from './bridge.ts';
+import { bitsOf, familyOfText } from './ipam/address.ts';
+import { aliasOf } from './names.ts';
+import { CNI_ERROR, CniError, type CniInterface, type CniIp, type CniRequest, type CniRoute } from './plugin.ts';
+import { configurePodEnd, type PodEnd } from './pod-end.ts';
+import type { Settings } from './settings.ts';
+
+export interface Plug {
+  request: CniRequest;
+  settings: Settings;
+  hostLink: string;
+  ips: CniIp[];
+  routes: CniRoute[];
+  /** The host's namespace; absent: this process's own. */
+  namespace: string | undefined;
+  /** Whether an address of the bridge is the gateway of no attachment. */
+  isStaleGateway(address: string): boolean;
+  /** Whether another attachment is on the bridge or about to be. */
+  isShared(bridge: string): boolean;
+}
+
+export interface Plugged {
+  interfaces: CniInterface[];
+  ips: CniIp[];
+  routes: CniRoute[];
+  pod: PodEnd;
+  /** Links of the host that must carry frames before the pod is of use. */
+  carriers: string[];
+}
+
+/** What `plug` will do about addresses: gateways and default routes filled in. @throws CniError 7 */
+export function planAddresses(settings: Settings, ips: readonly CniIp[], routes: readonly CniRoute[]): Plan {
+  const { config, isGateway, isDefaultGateway } = settings;
+  const needsGateway = isGateway || config.mode === 'ptp';
+  // The container is the last interface of the result.
+  const index = config.mode === 'ptp' ? 1 : 2;
+  const planned = ips.map(ip => ({
+    ...ip,
+    interface: index,
+    ...(ip.gateway === undefined && needsGateway && { gateway: gatewayFor(ip.address) }),
+  }));
+  const all = [...routes];
+  for (const family of isDefaultGateway ? ([4, 6] as const) : []) {
+    const dst = family === 4 ? '0.0.0.0/0' : '::/0';
+    const gateway = planned.find(ip => familyOfText(ip.address) === family)?.gateway;
+    const isThere = all.some(route => route.dst === dst && route.gw !== undefined);
+    if (gateway !== undefined && !isThere) all.push({ dst, gw: gateway });
+  }
+  return { ips: planned, routes: all };
+}
+
+export interface Plan {
+  ips: CniIp[];
+  routes: CniRoute[];
+}
+
+/** @throws CniError, NetlinkError; the caller runs the undo */
+export function plug(netlink: Rtnetlink, wish: Plug, undo: Undo): Plugged {
+  const { request, settings, ips, routes } = wish;
+  const { config } = settings;
+  const pod: PodEnd = {
+    netns: request.netns,
+    ifname: request.ifname,
+    ips,
+    routes,
+    dad: config.enabledad,
+    pointToPoint: config.mode === 'ptp',
+  };
+  const bridge = config.mode === 'bridge' ? makeBridge(netlink, wish, undo) : undefined;
+  const interfaces = [...(bridge === undefined ? [] : [bridge]), ...makePair(netlink, wish, undo)];
+  if (config.disableContainerInterface) return { interfaces, ips: [], routes: [], pod, carriers: [] };
+  configurePodEnd(pod);
+  if (bridge === undefined) addHostRoutes(netlink, wish);
+  else if (settings.isGateway) addGateways(netlink, wish, undo);
+  if (settings.isGateway || config.mode === 'ptp') forward(wish);
+  const carriers = bridge === undefined ? [wish.hostLink] : [wish.hostLink, bridge.name];
+  return { interfaces, ips, routes, pod, carriers };
+}
+
+function makeBridge(netlink: Rtnetlink, { settings, isShared }: Plug, undo: Undo): CniInterface {
+  const { config, mtu } = settings;
+  const name = config.bridge;
+  const { link, made } = ensureBridge(netlink, {
+    name,
+    promiscuous: config.promiscMode,
+    ...(mtu !== undefined && { mtu }),
+  });
+  if (made) {
+    undo.push(`bridge ${name}`, () => {
+      if (!isShared(name) && !hasPorts(netlink, name)) netlink.deleteLink(name);
+    });
+  }
+  return { name, mac: link.mac, ...(mtu !== undefined && { mtu }) };
+}
+
+function makePair(netlink: Rtnetlink, wish: Plug, undo: Undo): CniInterface[] {
+  const { request, settings, hostLink } = wish;
+  const { config, mtu } = settings;
+  const { ifname, netns } = request;
+  const { mac } = config.wanted;
+  const isPort = config.mode === 'bridge';
+  // A link of this name is a relic of the same attachment: its namespace is no longer the one that is meant.
+  if (netlink.link(hostLink) !== undefined) netlink.deleteLink(hostLink);
+  try {
+    netlink.createVeth({
+      name: hostLink,
+      peerName: ifname,
+      peerNamespace: netns,
+      up: true,
+      ...(mtu !== undefined && { mtu }),
+      ...(isPort && { master: config.bridge }),
+      ...(mac !== undefined && { peerMac: mac }),
+    });
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error;
+    throw new CniError(
+      CNI_ERROR.environment,
+      `container veth name (CNI_IFNAME) "${ifname}" already exists in ${netns}`,
+    );
+  }
+  undo.push(`link ${hostLink}`, () => netlink.deleteLink(hostLink));
+  const key = { network: config.name, containerId: request.containerId, ifname };
+  const guarded = isPort && config.macspoofchk;
+  netlink.setLink(hostLink, { alias: aliasOf(key) });
+  if (isPort && (config.hairpinMode || config.portIsolation || guarded)) {
+    netlink.setLink(hostLink, {
+      port: {
+        ...(config.hairpinMode && { hairpin: true }),
+        ...(config.portIsolation && { isolated: true }),
+        ...(guarded && { locked: true, learning: false }),
+      },
+    });
+  }
+  const host = netlink.link(hostLink);
+  const inside = withRtnetlink(netns, there => there.link(ifname));
+  if (host === undefined || inside === undefined) {
+    throw new CniError(CNI_ERROR.internal, `link ${hostLink} was removed while its pod was attached`);
+  }
+  // Only frames from the pod's own address come in: a locked port, with that address in the bridge's table.
+  if (guarded) netlink.addPortMac(hostLink, inside.mac);
+  return [
+    { name: hostLink, mac: host.mac, mtu: host.mtu },
+    { name: ifname, mac: inside.mac, mtu: inside.mtu, sandbox: netns },
+  ];
+}
+
+function addGateways(netlink: Rtnetlink, { settings, ips, isStaleGateway, isShared }: Plug, undo: Undo): void {
+  const { config, leased } = settings;
+  for (const { address, gateway } of ips) {
+    if (gateway === undefined) continue;
+    const cidr = `${gateway}/${address.split('/')[1]}`;
+    const wish = { bridge: config.bridge, cidr, forceAddress: config.forceAddress, isStale: isStaleGateway, leased };
+    if (!ensureGateway(netlink, wish)) continue;
+    undo.push(`address ${cidr} of ${config.bridge}`, () => {
+      if (!isShared(config.bridge)) netlink.deleteAddress(config.bridge, cidr);
+    });
+  }
+}
+
+/** The host's end has the gateway's address alone, and the way to the pod. Both go with the link. */
+function addHostRoutes(netlink: Rtnetlink, { hostLink, ips }: Plug): void {
+  for (const { address, gateway } of ips) {
+    const family = familyOfText(address);
+    const bits = bitsOf(family);
+    netlink.addAddress(hostLink, `${gateway}/${bits}`, { nodad: family === 6 });
+    netlink.addRoute({ destination: `${address.split('/')[0]}/${bits}`, link: hostLink });
+  }
+}
+
+/** Stays on: other pods need it, too. */
+function forward({ namespace, ips }: Plug): void {
+  const families = new Set(ips.map(ip => familyOfText(ip.address)));
+  ensureForwarding(namespace, { ip4: families.has(4), ip6: families.has(6) });
+}

@@ -1,0 +1,127 @@
+/**
+ * A file of records that only grows, until it is written anew with what still counts. One record is one line:
+ *
+ *   crc32 of the rest, 8 hex digits | blank | JSON | line feed
+ *
+ * A record is written by one write(2) and counts once its line feed is there, so a process that is killed at any instant
+ * leaves whole records and at most one torn line at the end, which the next one cuts off. It is not brought to the disk
+ * (fsync): what it describes, attachments to namespaces, does not outlive a loss of power either; after one, the checksum
+ * tells which lines arrived. docs/decisions/0008-one-journal-of-attachments.md has the measurements.
+ */
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { writeFileAtomic } from '../lease/atomic-file.ts';
+import { crc32 } from './crc32.ts';
+
+export interface JournalContent {
+  records: unknown[];
+  /** Lines that are no records and are not the torn end: somebody else wrote here, or the disk lost something. */
+  damaged: number;
+}
+
+export class Journal {
+  readonly path: string;
+  #file: number;
+  #length: number;
+  #failed = false;
+
+  private constructor(path: string, file: number, length: number) {
+    this.path = path;
+    this.#file = file;
+    this.#length = length;
+  }
+
+  /** Opens or makes the file and reads it; the caller holds the lock that keeps others away. */
+  static open(path: string): { journal: Journal; content: JournalContent } {
+    const file = openSync(path, 'a+', 0o600);
+    try {
+      const bytes = readFileSync(path);
+      const { length, content } = readRecords(bytes);
+      if (length < bytes.length) ftruncateSync(file, length);
+      return { journal: new Journal(path, file, length), content };
+    } catch (error) {
+      closeSync(file);
+      throw error;
+    }
+  }
+
+  /** Bytes. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Throws Node's system error (ENOSPC, EIO); nothing of the record is in the file then. */
+  append(record: unknown): void {
+    // Half a line that could not be taken back would swallow the next one.
+    if (this.#failed) this.#takeBack();
+    const bytes = Buffer.from(printRecord(record));
+    try {
+      for (let rest = bytes; rest.length > 0; ) rest = rest.subarray(writeSync(this.#file, rest));
+    } catch (error) {
+      this.#failed = true;
+      try {
+        this.#takeBack();
+      } catch {
+        // the next append tries again, before it writes
+      }
+      throw error;
+    }
+    this.#length += bytes.length;
+  }
+
+  #takeBack(): void {
+    if (fstatSync(this.#file).isFile()) ftruncateSync(this.#file, this.#length);
+    this.#failed = false;
+  }
+
+  /** Puts these records in the place of all; a kill in between leaves the old file or the new one. */
+  rewrite(records: Iterable<unknown>): void {
+    let text = '';
+    for (const record of records) text += printRecord(record);
+    writeFileAtomic(this.path, text, 0o600);
+    const file = openSync(this.path, 'a', 0o600);
+    closeSync(this.#file);
+    this.#file = file;
+    this.#length = Buffer.byteLength(text);
+    this.#failed = false;
+  }
+
+  close(): void {
+    closeSync(this.#file);
+  }
+
+  get directory(): string {
+    return dirname(this.path);
+  }
+}
+
+function printRecord(record: unknown): string {
+  const text = JSON.stringify(record);
+  return `${crc32(Buffer.from(text)).toString(16).padStart(8, '0')} ${text}\n`;
+}
+
+/** `length` is where the torn end begins, or the end. */
+export function readRecords(bytes: Uint8Array): { length: number; content: JournalContent } {
+  const content: JournalContent = { records: [], damaged: 0 };
+  let at = 0;
+  for (;;) {
+    const end = bytes.indexOf(0x0a, at);
+    if (end < 0) return { length: at, content };
+    const record = readRecord(bytes.subarray(at, end));
+    if (record === undefined) content.damaged++;
+    else content.records.push(record);
+    at = end + 1;
+  }
+}
+
+function readRecord(line: Uint8Array): unknown {
+  const text = Buffer.from(line.buffer, line.byteOffset, line.length).toString('utf8');
+  const sum = /^([0-9a-f]{8}) /.exec(text)?.[1];
+  if (sum === undefined || Number.parseInt(sum, 16) !== crc32(line.subarray(9))) return undefined;
+  try {
+    const record: unknown = JSON.parse(text.slice(9));
+    return record === null ? undefined : record;
+  } catch {
+    return undefined;
+  }
+}

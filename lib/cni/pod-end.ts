@@ -1,0 +1,127 @@
+/** The pod's end of the pair: addresses, routes, settings, inside the pod's namespace. */
+import { writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
+import { withNamespace } from '../sys/sys.ts';
+import { codeOf, messageOf } from '../util/errors.ts';
+import { canonicalCidr, type Family, familyOfText, parseIpCidr } from './ipam/address.ts';
+import { CNI_ERROR, CniError, type CniIp, type CniRoute } from './plugin.ts';
+
+export interface PodEnd {
+  netns: string;
+  ifname: string;
+  ips: readonly CniIp[];
+  routes: readonly CniRoute[];
+  /** Duplicate address detection for IPv6. */
+  dad: boolean;
+  /** Everything goes through the gateway, the pod's own subnet too. */
+  pointToPoint: boolean;
+}
+
+/** Duplicate address detection takes a second; the reference waits 5. */
+const SETTLE_MS = 5000;
+
+/** Configures the end and sets it up. Synchronous: nobody sees it half done but the pod. */
+export function configurePodEnd(pod: PodEnd): void {
+  const families = new Set(pod.ips.map(ip => familyOfText(ip.address)));
+  withNamespace(pod.netns, () => writeSettings(pod, families));
+  withRtnetlink(pod.netns, netlink => {
+    const { ifname } = pod;
+    const add = (ip: CniIp): void => {
+      const nodad = !pod.dad && familyOfText(ip.address) === 6;
+      netlink.addAddress(ifname, ip.address, { nodad, noPrefixRoute: pod.pointToPoint });
+    };
+    // IPv4 before the link is up, so that coming up announces it (arp_notify); IPv6 after, when it can be used at once.
+    const [before, after] = [4, 6].map(family => pod.ips.filter(ip => familyOfText(ip.address) === family));
+    before.forEach(add);
+    netlink.setLink(ifname, { up: true });
+    after.forEach(add);
+    if (pod.pointToPoint) for (const ip of pod.ips) addGatewayRoutes(netlink, ifname, ip);
+    for (const route of pod.routes) addRoute(netlink, ifname, route, pod.ips);
+  });
+}
+
+function writeSettings({ ifname, dad }: PodEnd, families: ReadonlySet<Family>): void {
+  // Whoever knew the address with another MAC address is told.
+  if (families.has(4)) write(`/proc/sys/net/ipv4/conf/${ifname}/arp_notify`, '1');
+  if (!families.has(6)) return;
+  const folder = `/proc/sys/net/ipv6/conf/${ifname}`;
+  if (!write(`${folder}/disable_ipv6`, '0')) {
+    throw new CniError(CNI_ERROR.config, `an IPv6 address is asked for ${ifname}, and this kernel has no IPv6`);
+  }
+  if (!dad) write(`${folder}/accept_dad`, '0');
+  write(`${folder}/ndisc_notify`, '1');
+}
+
+/** False when the kernel has no such setting. */
+function write(path: string, value: string): boolean {
+  try {
+    writeFileSync(path, value);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw new CniError(CNI_ERROR.io, `cannot write ${path}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** In place of the route to the subnet that comes with an address: the gateway is on the link, the rest behind it. */
+function addGatewayRoutes(netlink: Rtnetlink, link: string, { address, gateway }: CniIp): void {
+  const parsed = parseIpCidr(address);
+  if (gateway === undefined || parsed === undefined) return;
+  const source = address.split('/')[0];
+  const family = parsed.family;
+  netlink.addRoute({ destination: `${gateway}/${family === 4 ? 32 : 128}`, link, source });
+  netlink.addRoute({ destination: networkOf(address), gateway, link, source, scope: 'global' });
+}
+
+function networkOf(cidr: string): string {
+  const parsed = parseIpCidr(cidr);
+  if (parsed === undefined) throw new CniError(CNI_ERROR.internal, `${cidr} is not an address`);
+  return canonicalCidr(parsed);
+}
+
+/** Without a gateway of its own a route takes the one of its family's first address, as the reference does. */
+function addRoute(netlink: Rtnetlink, link: string, route: CniRoute, ips: readonly CniIp[]): void {
+  const family = familyOfText(route.dst);
+  const gateway = route.gw ?? ips.find(ip => familyOfText(ip.address) === family && ip.gateway !== undefined)?.gateway;
+  try {
+    netlink.addRoute({
+      destination: destinationOf(route.dst),
+      link,
+      family,
+      ensure: true,
+      ...(gateway !== undefined && { gateway }),
+      ...(route.mtu && { mtu: route.mtu }),
+      ...(route.advmss && { advertisedMss: route.advmss }),
+      ...(route.priority && { metric: route.priority }),
+      ...(route.table !== undefined && { table: route.table }),
+      ...(route.scope !== undefined && { scope: route.scope }),
+    });
+  } catch (error) {
+    throw new CniError(
+      CNI_ERROR.internal,
+      `failed to add route ${route.dst}${gateway === undefined ? '' : ` via ${gateway}`} to ${link}: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+/** "default" or the CIDR without host bits, as the kernel lists it. */
+export function destinationOf(dst: string): string {
+  const parsed = parseIpCidr(dst);
+  if (parsed === undefined) throw new CniError(CNI_ERROR.config, `route ${dst}: not a CIDR`);
+  return parsed.prefixLength === 0 ? 'default' : canonicalCidr(parsed);
+}
+
+/** Waits until duplicate address detection is over. */
+export async function settle({ netns, ifname }: PodEnd): Promise<void> {
+  const deadline = performance.now() + SETTLE_MS;
+  const tentative = (): boolean =>
+    withRtnetlink(netns, netlink => netlink.addresses({ link: ifname, family: 6 }).some(ip => ip.tentative));
+  while (tentative()) {
+    if (performance.now() > deadline) {
+      throw new CniError(CNI_ERROR.tryLater, `IPv6 addresses of ${ifname} are still tentative after 5 s`);
+    }
+    await delay(20);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Takes an attachment down by its record, whatever is left of it: DEL, GC, the undo of a failed ADD and the start after a
+ * crash all come here. Every part is tried, whatever became of the others; the record is struck out only when all is
+ * gone, so that what could not be removed is tried again.
+ */
+import type { Rtnetlink } from '../netlink/netlink.ts';
+import { withRtnetlink } from '../netlink/netlink.ts';
+import { codeOf, messageOf } from '../util/errors.ts';
+import { runDelegate } from './delegate.ts';
+import type { HostRules } from './host-rules.ts';
+import { CNI_ERROR, CniError } from './plugin.ts';
+import type { AttachmentRecord, AttachmentStore } from './store.ts';
+
+export interface Remover {
+  netlink: Rtnetlink;
+  rules: HostRules;
+  /** The host's namespace, for plugins that are run; absent: this process's own. */
+  namespace: string | undefined;
+}
+
+/** @throws CniError with everything that could not be removed */
+export async function removeAttachment(
+  { netlink, rules, namespace }: Remover,
+  store: AttachmentStore,
+  record: AttachmentRecord,
+): Promise<void> {
+  const { containerId, ifname, hostLink, delegated } = record;
+  const key = { network: store.network, containerId, ifname };
+  const problems = new Problems();
+  await problems.collect(() => netlink.deleteLink(hostLink));
+  if (record.rules) await problems.collect(() => rules.detach(key));
+  if (delegated !== undefined) {
+    const { type, path, argsText, config } = delegated;
+    const call = { command: 'DEL' as const, type, path, argsText, config: { ...config }, containerId, ifname };
+    const netns = stillThere(record) ? record.netns : '';
+    await problems.collect(() => runDelegate({ ...call, netns, ...(namespace !== undefined && { namespace }) }));
+  }
+  problems.throwAny(`${containerId} ${ifname}`);
+  store.end(record);
+}
+
+/** The namespace's file leads to one that has the interface: then another plugin may want to look inside. */
+function stillThere({ netns, ifname }: AttachmentRecord): boolean {
+  try {
+    return withRtnetlink(netns, netlink => netlink.link(ifname)) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+/** Deletes an interface that no record tells of, if it is there and could be ours. */
+export function removeUnrecorded(netlink: Rtnetlink, hostLink: string, netns: string, ifname: string): void {
+  netlink.deleteLink(hostLink);
+  if (netns === '') return;
+  try {
+    withRtnetlink(netns, inside => {
+      if (inside.link(ifname)?.kind === 'veth') inside.deleteLink(ifname);
+    });
+  } catch (error) {
+    // A namespace that is gone, or is none any more, has no interface.
+    if (!['ENOENT', 'EINVAL', 'ENOTDIR', 'ENXIO', 'ESRCH'].includes(codeOf(error) ?? '')) throw error;
+  }
+}
+
+/** Errors of steps that do not depend on one another. */
+export class Problems {
+  readonly #found: unknown[] = [];
+
+  async collect(action: () => unknown): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      this.#found.push(error);
+    }
+  }
+
+  /** One error: the only one as it is, several in one line. */
+  throwAny(what: string): void {
+    const [first, ...others] = this.#found;
+    if (first === undefined) return;
+    if (others.length === 0 && first instanceof CniError) throw first;
+    const text = this.#found.map(messageOf).join('; ');
+    throw new CniError(CNI_ERROR.internal, `${what} could not be removed entirely: ${text}`, { cause: first });
+  }
+}
