@@ -13,7 +13,12 @@ export interface LeaseRequest {
   /** What the lease is to carry; BackendData.NodeID is the node id where the backend has BackendData at all. */
   attributes: LeaseAttributes;
   /** The subnets that subnet.env names: pods of the last run may still use them. */
-  previousSubnet?: Partial<LeaseSubnets>;
+  previousSubnet?: PreviousSubnet;
+}
+
+export interface PreviousSubnet extends Partial<LeaseSubnets> {
+  /** The file was written since this machine booted: so this machine held those subnets, and no clone of its disk. */
+  sinceBoot?: boolean;
 }
 
 export interface Choice {
@@ -25,6 +30,11 @@ export interface Choice {
   unusable: Lease[];
   /** A live lease of another node that carries our address. */
   conflict?: Lease;
+  /**
+   * Leases with our node id on another address: this node got a new address at a reboot, or somebody cloned its
+   * machine-id. Only their holder could tell, so they are nobody's to take.
+   */
+  twins: Lease[];
 }
 
 /**
@@ -44,8 +54,10 @@ export function chooseLease(snapshot: Snapshot, request: LeaseRequest, draw: Dra
   const fitting = ours.filter(lease => fitsConfig(config, lease));
   const discard = ours.filter(lease => lease.expiresAtMs !== null && !fitting.includes(lease));
   const unusable = ours.filter(lease => lease.expiresAtMs === null && !fitting.includes(lease));
-  const conflict = snapshot.leases.find(lease => !ours.includes(lease) && sameAddress(lease, request));
-  const choice = { discard, unusable, ...(conflict && { conflict }) };
+  const others = snapshot.leases.filter(lease => !ours.includes(lease));
+  const conflict = others.find(lease => sameAddress(lease, request));
+  const twins = others.filter(lease => nodeIdOf(lease) === request.nodeId);
+  const choice = { discard, unusable, twins, ...(conflict && { conflict }) };
   const keep = (lease: Lease): Choice => ({ action: { kind: 'keep', lease }, ...choice });
 
   // Should several fit, the one of subnet.env is preferred, then the one written last.
@@ -64,18 +76,32 @@ export function chooseLease(snapshot: Snapshot, request: LeaseRequest, draw: Dra
   return { action: subnets === undefined ? { kind: 'full' } : { kind: 'create', subnets }, ...choice };
 }
 
-/** A key that an operator made for us and that we have not taken yet: no TTL, our address, no node id. */
+/** A key that an operator made for us and that we have not taken yet: no TTL, and our address or our node id alone. */
 function isReservation(lease: Lease): boolean {
-  return lease.expiresAtMs === null && nodeIdOf(lease) === undefined;
+  return lease.expiresAtMs === null && (nodeIdOf(lease) === undefined || hasNoAddress(lease));
 }
 
 /**
- * A lease with a node id is ours when the id is. Without one (flannel's own leases, reservations) the address decides,
- * as in flannel.
+ * Whether we may take a lease up again. Without a node id (flannel's own leases, reservations) the address decides, as in
+ * flannel. With one it takes our node id and our address; or, where the address changed, the word of a subnet.env that
+ * this machine wrote since it booted. A node id alone is not enough: machines that were cloned share it.
  */
-export function isOwn(lease: Lease, { nodeId, attributes }: Pick<LeaseRequest, 'nodeId' | 'attributes'>): boolean {
+export function isOwn(lease: Lease, request: LeaseRequest): boolean {
+  if (hasIdentity(lease, request)) return true;
+  const { sinceBoot = false, subnet } = request.previousSubnet ?? {};
+  return nodeIdOf(lease) === request.nodeId && sinceBoot && subnet !== undefined && equals4(lease.subnet, subnet);
+}
+
+/** Whether a lease says that it is ours: our node id, if it has one, and our address, if it has one. */
+export function hasIdentity(lease: Lease, request: Pick<LeaseRequest, 'nodeId' | 'attributes'>): boolean {
   const holder = nodeIdOf(lease);
-  return holder === undefined ? sameAddress(lease, { attributes }) : holder === nodeId;
+  if (holder === undefined) return sameAddress(lease, request);
+  return holder === request.nodeId && (hasNoAddress(lease) || sameAddress(lease, request));
+}
+
+/** A reservation that an operator wrote for a node id, wherever that node is. */
+function hasNoAddress({ attributes, expiresAtMs }: Lease): boolean {
+  return expiresAtMs === null && attributes.PublicIP === '0.0.0.0' && attributes.PublicIPv6 === null;
 }
 
 function sameAddress(lease: Lease, { attributes }: Pick<LeaseRequest, 'attributes'>): boolean {

@@ -1,22 +1,32 @@
 // The policy over a registry's verbs: what a node takes, when it renews, when it must stop.
 //
-// The deadline. A registry keeps a lease for TTL after it *processed* a renewal, so a node may trust its lease until TTL
-// after it *sent* the last renewal that was acknowledged; counted by the monotonic clock, that moment can only be early,
-// never late. Past it the node is fenced: it forwards nothing until a renewal succeeds again.
-//
 //   acquire ──► renewed ──► renewed ──► … every TTL − margin, or every TTL/3 where that is later
 //                 │  ▲
 //   deadline past ▼  │ the registry answers again and nobody took the subnet: 'renewed', or 'reacquired' (a new lease key)
 //               fenced ──► somebody else holds it: 'lost', and run() ends
+//
+// deadline.ts says what the deadline is. Past it the node is fenced: it forwards nothing until a renewal succeeds again.
 import { messageOf, TulleError } from '../util/errors.ts';
 import { type Logger, silentLogger } from '../util/log.ts';
-import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
-import { type Choice, chooseLease, isOwn, type LeaseRequest } from './choose.ts';
+import { type AcquireRequest, acquireLease, checkAnswer, isOneOf, maximumCollisions } from './acquire.ts';
+import { hasIdentity } from './choose.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { type Lease, mergeAttributes, nodeIdOf, printSubnets, subnetKey, subnetsOf } from './lease.ts';
-import { createOverlapIndex } from './overlap.ts';
-import { type Events, type Registry, registryCodeOf, type Snapshot } from './registry.ts';
-import { createRetry } from './retry.ts';
+import { createContest } from './contest.ts';
+import { renewAfterMs, trustMs } from './deadline.ts';
+import { holderOf, whyForeign, whyTaken } from './holder.ts';
+import {
+  type Lease,
+  type LeaseSubnets,
+  mergeAttributes,
+  nodeIdOf,
+  printSubnets,
+  subnetKey,
+  subnetsOf,
+} from './lease.ts';
+import { type Events, type Registry, RegistryError, registryCodeOf, type Snapshot } from './registry.ts';
+import { createRetry, longestPauseMs } from './retry.ts';
+
+export type { AcquireRequest } from './acquire.ts';
 
 export interface ManagerOptions {
   registry: Registry;
@@ -24,10 +34,18 @@ export interface ManagerOptions {
   /** 0 <= random() < 1 */
   random?: () => number;
   log?: Logger;
+  /** Told every new deadline at once, before any event: past it nothing may be forwarded. -Infinity: stop now. */
+  onDeadline?: (monotonicMs: number) => void;
 }
 
-export interface AcquireRequest extends LeaseRequest {
-  ttlSeconds: number;
+/** For status and metrics. */
+export interface LeaseStatus {
+  lease: Lease | undefined;
+  fenced: boolean;
+  /** Milliseconds until forwarding stops unless the lease is renewed; Infinity for a reservation. */
+  deadlineInMs: number;
+  /** The registry does not renew the lease at present: why, and for how long. */
+  trouble: { reason: string; forMs: number } | undefined;
 }
 
 export interface RunOptions {
@@ -49,10 +67,21 @@ export class LeaseManager {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #log: Logger;
+  readonly #onDeadline: (monotonicMs: number) => void;
+  readonly #contest;
   readonly #listeners = new Set<(event: ManagerEvent) => void>();
   #request: AcquireRequest | undefined;
   #lease: Lease | undefined;
   #deadline = Number.NEGATIVE_INFINITY;
+  /** When the last acknowledged write of our lease was sent, and the newest write of it that the watch saw. */
+  #sentMs = 0;
+  #seenRevision = 0;
+  /** A write of ours was not answered: it may have been done. */
+  #unanswered = false;
+  #writing = false;
+  #trouble: { reason: string; sinceMs: number } | undefined;
+  /** Other leases of ours: requests that were done after we had given them up. */
+  #surplus: Lease[] = [];
   #due = false;
   /** Aborted and replaced whenever the loops of run() must look again. */
   #bell = new AbortController();
@@ -62,6 +91,8 @@ export class LeaseManager {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
     this.#log = options.log ?? silentLogger;
+    this.#onDeadline = options.onDeadline ?? (() => {});
+    this.#contest = createContest(this.#clock);
   }
 
   /** The lease as the registry last acknowledged it. */
@@ -79,82 +110,25 @@ export class LeaseManager {
     return this.#clock.monotonicMs() >= this.#deadline;
   }
 
+  get status(): LeaseStatus {
+    const now = this.#clock.monotonicMs();
+    const trouble = this.#trouble && { reason: this.#trouble.reason, forMs: now - this.#trouble.sinceMs };
+    return { lease: this.#lease, fenced: this.fenced, deadlineInMs: this.#deadline - now, trouble };
+  }
+
   /** Calls `listener` at each event of run(); returns what stops that. */
   subscribe(listener: (event: ManagerEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
   }
 
-  /**
-   * Takes a lease in the order of choose.ts. Waits while the registry is unavailable (one warning a minute) until the
-   * signal is aborted. Throws TulleError 'out-of-subnets', 'address-conflict' (another node's lease carries our address
-   * and we have none yet), 'contention', 'aborted', or the registry's own error ('denied', 'corrupt').
-   */
+  /** Takes a lease; acquire.ts says how, and what it throws. */
   async acquire(request: AcquireRequest, signal?: AbortSignal): Promise<Lease> {
-    const retry = createRetry(this.#clock, this.#random, this.#log);
-    for (let collisions = 0; collisions < maximumCollisions; ) {
-      if (signal?.aborted) throw new TulleError('aborted', 'stopped before a lease was acquired');
-      try {
-        return await this.#tryAcquire(request, collisions);
-      } catch (error) {
-        const code = registryCodeOf(error);
-        if (code === 'unavailable') {
-          await retry.failed(error, 'the lease registry is unavailable, trying again', signal);
-        } else if (isOneOf(code, 'taken', 'conflict', 'missing')) {
-          // Somebody was faster. Look again soon, but not all losers at once.
-          collisions++;
-          this.#log.debug({ attempt: collisions, reason: messageOf(error) }, 'subnet was taken, choosing again');
-          await this.#clock.sleep(this.#random() * collisionPauseMs * Math.min(collisions, 10), signal);
-        } else {
-          throw error;
-        }
-      }
-    }
-    throw new TulleError(
-      'contention',
-      `every one of ${maximumCollisions} chosen subnets was taken by another node first: start again in a moment`,
-    );
-  }
-
-  async #tryAcquire(request: AcquireRequest, collisions: number): Promise<Lease> {
-    const snapshot = await this.#registry.list();
-    // Many nodes that start at once fill the first hundred quickly: each collision doubles the choice.
-    const width = 100 * 2 ** Math.min(collisions, 14);
-    const choice = chooseLease(snapshot, request, { random: this.#random, width });
-    this.#report(choice, request);
-    for (const lease of choice.discard) await this.#registry.remove(lease);
-
-    const sent = this.#clock.monotonicMs();
-    const { action } = choice;
-    if (action.kind === 'full') throw outOfSubnets(request, snapshot);
-    let lease: Lease;
-    if (action.kind === 'keep') {
-      const attributes = mergeAttributes(action.lease.attributes, request.attributes);
-      const ttlSeconds = action.lease.expiresAtMs === null ? null : request.ttlSeconds;
-      lease = await this.#registry.update(action.lease, attributes, ttlSeconds);
-    } else {
-      lease = await this.#registry.create({ ...action.subnets, attributes: request.attributes }, request.ttlSeconds);
-    }
-    this.#accept(lease, sent, request);
+    const tools = { registry: this.#registry, clock: this.#clock, random: this.#random, log: this.#log };
+    const { lease, sentMs, isNew } = await acquireLease(tools, request, signal);
+    if (!isNew) this.#contest.tookUp();
+    this.#accept(lease, sentMs, request);
     return lease;
-  }
-
-  #report({ action, discard, unusable, conflict }: Choice, request: AcquireRequest): void {
-    for (const lease of discard) {
-      this.#log.warn({ lease: printSubnets(lease) }, 'own lease does not fit the network configuration, replacing it');
-    }
-    for (const lease of unusable) {
-      this.#log.warn(
-        { lease: printSubnets(lease) },
-        'the reservation for this node does not fit the network configuration',
-      );
-    }
-    if (conflict === undefined) return;
-    const text =
-      `${request.attributes.PublicIP} is also the PublicIP of ${holderOf(conflict)}: ` +
-      'give each node its own address (-iface, -public-ip), or take that lease over with --node-id';
-    if (action.kind !== 'keep') throw new TulleError('address-conflict', text);
-    this.#log.warn({ lease: printSubnets(conflict), node: nodeIdOf(conflict) }, text);
   }
 
   /**
@@ -184,61 +158,90 @@ export class LeaseManager {
    */
   observe(message: Snapshot | Events): void {
     const lease = this.#lease;
-    if (lease === undefined || message.revision < lease.modRevision) return;
-    const request = this.#request!;
+    if (lease === undefined) return;
     const key = subnetKey(lease);
-    // Our own writes come back through the watch, sometimes before their answer: a key that is ours is well.
-    const isWell = (found: Lease | undefined): boolean => found !== undefined && isOwn(found, request);
-    let well: boolean;
-    if (message.kind === 'snapshot') {
-      well = isWell(message.leases.find(other => subnetKey(other) === key));
-    } else {
-      const last = message.events.findLast(event => subnetKey(event.kind === 'put' ? event.lease : event) === key);
-      well = last === undefined || (last.kind === 'put' && isWell(last.lease));
+    const isKey = (other: LeaseSubnets): boolean => subnetKey(other) === key;
+    const puts =
+      message.kind === 'snapshot'
+        ? message.leases
+        : message.events.flatMap(event => (event.kind === 'put' ? [event.lease] : []));
+    for (const other of puts) if (this.#isSurplus(other, key)) this.#surplus.push(other);
+    if (this.#surplus.length > 0) this.#ring();
+    if (message.revision < lease.modRevision) return;
+
+    const own = puts.findLast(isKey);
+    const isGone =
+      message.kind === 'snapshot'
+        ? own === undefined
+        : message.events.findLast(event => isKey(event.kind === 'put' ? event.lease : event))?.kind === 'removed';
+    this.#seenRevision = Math.max(this.#seenRevision, own?.modRevision ?? 0);
+    if (isGone || (own !== undefined && !hasIdentity(own, this.#request!))) this.#due = true;
+    this.#lookAtSeen();
+  }
+
+  /** A write of our lease that is newer than ours: our own come back too, sometimes before their answer. */
+  #lookAtSeen(): void {
+    if (!this.#writing && this.#lease !== undefined && this.#seenRevision > this.#lease.modRevision) {
+      this.#seenRevision = 0; // once for each: a registry that contradicts itself must not keep us busy
+      this.#due = true;
     }
-    if (well) return;
-    this.#due = true;
-    this.#ring();
+    if (this.#due) this.#ring();
   }
 
   /** Gives the lease back; does nothing without one. A reservation stays: it is the operator's. */
   async release(): Promise<void> {
     const lease = this.#lease;
     this.#lease = undefined;
-    this.#deadline = Number.NEGATIVE_INFINITY;
-    if (lease !== undefined && lease.expiresAtMs !== null) await this.#registry.remove(lease);
+    this.#setDeadline(Number.NEGATIVE_INFINITY);
+    if (lease === undefined || lease.expiresAtMs === null) return;
+    try {
+      await this.#registry.remove(lease);
+    } catch (error) {
+      if (registryCodeOf(error) !== 'conflict') throw error;
+      // A renewal that was under way when run() ended wrote it: it is ours all the same.
+      const { leases } = await this.#registry.list();
+      const found = leases.find(other => subnetKey(other) === subnetKey(lease));
+      if (found !== undefined && hasIdentity(found, this.#request!)) await this.#registry.remove(found);
+    }
   }
 
   // ---- the loops of run()
 
   async #runRenewal(signal: AbortSignal, { marginSeconds }: RunOptions): Promise<'stopped' | 'lost'> {
-    const retry = createRetry(this.#clock, this.#random, this.#log, (this.#request!.ttlSeconds * 1000) / 3);
+    const { ttlSeconds } = this.#request!;
+    const longest = Math.min(longestPauseMs, (ttlSeconds * 1000) / 3);
+    const retry = createRetry(this.#clock, this.#random, this.#log, longest);
     while (!signal.aborted) {
-      if (!this.#due && this.#clock.monotonicMs() < this.#renewAt(marginSeconds)) {
-        await this.#sleepUntil(this.#renewAt(marginSeconds));
+      const renewAt = this.#sentMs + renewAfterMs(ttlSeconds, marginSeconds);
+      await this.#removeSurplus();
+      if (!this.#due && this.#clock.monotonicMs() < renewAt) {
+        await this.#sleepUntil(renewAt);
         continue;
       }
       this.#due = false;
       try {
+        this.#writing = true;
         const reason = await this.#renew(signal);
+        this.#writing = false;
+        this.#trouble = undefined;
         retry.succeeded('the lease registry is back');
-        if (reason === undefined || signal.aborted) continue;
-        this.#deadline = Number.NEGATIVE_INFINITY;
+        if (signal.aborted) continue;
+        if (reason === undefined) {
+          this.#lookAtSeen();
+          continue;
+        }
+        this.#setDeadline(Number.NEGATIVE_INFINITY);
         this.#emit({ kind: 'lost', lease: this.#lease!, reason });
         return 'lost';
       } catch (error) {
+        this.#writing = false;
         this.#due = true;
         if (signal.aborted) break;
+        this.#trouble = { reason: messageOf(error), sinceMs: this.#trouble?.sinceMs ?? this.#clock.monotonicMs() };
         await retry.failed(error, 'the lease could not be renewed, trying again', signal);
       }
     }
     return 'stopped';
-  }
-
-  #renewAt(marginSeconds: number): number {
-    if (this.#deadline === Number.POSITIVE_INFINITY) return this.#deadline;
-    const ttl = this.#request!.ttlSeconds;
-    return this.#deadline - 1000 * Math.min(marginSeconds, (ttl * 2) / 3);
   }
 
   /** Says 'fenced' once when the deadline passes, while the other loop may be waiting for an answer. */
@@ -265,32 +268,26 @@ export class LeaseManager {
     let base = previous;
     for (let attempt = 0; !signal.aborted; attempt++) {
       const attributes = mergeAttributes(base.attributes, request.attributes);
-      const sent = this.#clock.monotonicMs();
-      try {
-        const ttlSeconds = base.expiresAtMs === null ? null : request.ttlSeconds;
-        this.#accept(await this.#registry.update(base, attributes, ttlSeconds), sent, request);
-        break;
-      } catch (error) {
-        if (!isOneOf(registryCodeOf(error), 'missing', 'conflict') || attempt >= maximumCollisions) throw error;
-      }
+      const ttlSeconds = base.expiresAtMs === null ? null : request.ttlSeconds;
+      const code = await this.#write(request, previous, () => this.#registry.update(base, attributes, ttlSeconds));
+      if (code === undefined) break;
+      if (!isOneOf(code.code, 'missing', 'conflict') || attempt >= maximumCollisions) throw code;
 
       const snapshot = await this.#registry.list();
       const found = snapshot.leases.find(other => subnetKey(other) === key);
       const lost = found === undefined ? whyTaken(snapshot, previous) : whyForeign(found, request);
       if (lost !== undefined) return lost;
       if (found !== undefined) {
+        const rival = found.modRevision !== base.modRevision && this.#whoWrote(found);
+        if (rival) return rival;
         base = found; // ours, written by somebody or by a request whose answer got lost
         continue;
       }
       if (signal.aborted) break;
-      const sentCreate = this.#clock.monotonicMs();
-      try {
-        const made = await this.#registry.create({ ...subnetsOf(previous), attributes }, request.ttlSeconds);
-        this.#accept(made, sentCreate, request);
-        break;
-      } catch (error) {
-        if (registryCodeOf(error) !== 'taken') throw error; // taken since the list: look again
-      }
+      const wanted = { ...subnetsOf(previous), attributes };
+      const taken = await this.#write(request, previous, () => this.#registry.create(wanted, request.ttlSeconds));
+      if (taken === undefined) break;
+      if (taken.code !== 'taken') throw taken; // else taken since the list: look again
     }
     const lease = this.#lease!;
     if (lease === previous) return undefined;
@@ -299,11 +296,67 @@ export class LeaseManager {
     return undefined;
   }
 
+  /** One write of our lease; returns what the registry rejected it with, if it did. */
+  async #write(
+    request: AcquireRequest,
+    subnets: Lease,
+    verb: () => Promise<Lease>,
+  ): Promise<RegistryError | undefined> {
+    const sent = this.#clock.monotonicMs();
+    try {
+      const lease = await verb();
+      checkAnswer(lease, subnets);
+      this.#unanswered = false;
+      this.#accept(lease, sent, request);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RegistryError)) throw error;
+      if (error.code === 'unavailable') this.#unanswered = true;
+      return error;
+    }
+  }
+
+  /** Our key was written, with our identity: by a request of ours that was not answered, or why we yield to a rival. */
+  #whoWrote(found: Lease): string | undefined {
+    if (this.#unanswered) {
+      this.#unanswered = false;
+      return undefined;
+    }
+    if (this.#contest.written()) {
+      const text = `another process with this node's id and address writes ${holderOf(found)}`;
+      return `${text}: stop it, or give each its own --node-id and address`;
+    }
+    const fields = { lease: printSubnets(found), revision: found.modRevision };
+    this.#log.warn(fields, "somebody wrote this node's lease and left it to us, taking it back");
+    return undefined;
+  }
+
+  #isSurplus(lease: Lease, ownKey: string): boolean {
+    const request = this.#request!;
+    // Without a node id it may be anybody's on our address; what has no TTL is an operator's.
+    const isOurs = nodeIdOf(lease) === request.nodeId && hasIdentity(lease, request) && lease.expiresAtMs !== null;
+    return isOurs && subnetKey(lease) !== ownKey;
+  }
+
+  async #removeSurplus(): Promise<void> {
+    for (const lease of this.#surplus.splice(0)) {
+      if (subnetKey(lease) === subnetKey(this.#lease!)) continue;
+      this.#log.info({ lease: printSubnets(lease) }, 'giving back a second lease of ours');
+      await this.#registry.remove(lease).catch(() => {}); // then it ends with its TTL, or the next snapshot shows it
+    }
+  }
+
   #accept(lease: Lease, sentMs: number, request: AcquireRequest): void {
     this.#lease = lease;
     this.#request = request;
-    this.#deadline = lease.expiresAtMs === null ? Number.POSITIVE_INFINITY : sentMs + request.ttlSeconds * 1000;
+    this.#sentMs = sentMs;
+    this.#setDeadline(lease.expiresAtMs === null ? Number.POSITIVE_INFINITY : sentMs + trustMs(request.ttlSeconds));
     this.#ring();
+  }
+
+  #setDeadline(monotonicMs: number): void {
+    this.#deadline = monotonicMs;
+    this.#onDeadline(monotonicMs);
   }
 
   #emit(event: ManagerEvent): void {
@@ -321,12 +374,6 @@ export class LeaseManager {
   }
 }
 
-/** Each collision means that another node got a subnet, so a node that loses so often meets something else. */
-const maximumCollisions = 32;
-const collisionPauseMs = 20;
-
-const isOneOf = <T>(value: T | undefined, ...allowed: T[]): boolean => value !== undefined && allowed.includes(value);
-
 /** A promise that a signal's 'abort' resolves. */
 function stopOf(signal: AbortSignal): { promise: Promise<'stopped'>; stop: () => void } {
   let stop = (): void => {};
@@ -335,37 +382,4 @@ function stopOf(signal: AbortSignal): { promise: Promise<'stopped'>; stop: () =>
     if (signal.aborted) stop();
   });
   return { promise, stop };
-}
-
-function whyForeign(found: Lease, request: LeaseRequest): string | undefined {
-  return isOwn(found, request) ? undefined : `the subnet is now in ${holderOf(found)}`;
-}
-
-/** Why a lease that is gone cannot be made again. */
-function whyTaken({ leases, unreadable = [] }: Snapshot, lease: Lease): string | undefined {
-  const index = createOverlapIndex<Lease>();
-  for (const subnets of unreadable) index.add(subnets, undefined);
-  for (const other of leases) index.add(other, other);
-  const clash = index.find(lease);
-  if (clash === undefined) return undefined;
-  return clash.value === undefined
-    ? 'its entry in the registry cannot be read'
-    : `the subnet is now in ${holderOf(clash.value)}`;
-}
-
-/** "the lease 10.5.3.0/24 of node a (10.88.0.2)" */
-function holderOf(lease: Lease): string {
-  const nodeId = nodeIdOf(lease);
-  const address = lease.attributes.PublicIP;
-  return `the lease ${printSubnets(lease)} of ${nodeId === undefined ? `node ${address}` : `node ${nodeId} (${address})`}`;
-}
-
-function outOfSubnets({ config }: LeaseRequest, { leases, unreadable = [] }: Snapshot): TulleError {
-  const network = config.enableIPv4 ? formatCidr4(config.network) : formatCidr6(config.network6!);
-  const held = leases.length + unreadable.length;
-  return new TulleError(
-    'out-of-subnets',
-    `out of subnets: no free one is left in ${network} (${held} leases): ` +
-      'enlarge Network, raise SubnetLen, widen SubnetMin to SubnetMax, or remove the leases of nodes that are gone',
-  );
 }

@@ -8,9 +8,13 @@ import { type Lease, type LeaseSubnets, nodeIdOf, printSubnets, subnetKey } from
 import { createOverlapIndex, subnetProblem } from './overlap.ts';
 import type { Events, Snapshot } from './registry.ts';
 
-/** Who we are: a lease with our node id, or on our subnet, is ours and never a peer. */
+/**
+ * Who we are: a lease on our subnet is ours and never a peer, nor is one with our node id; where `publicIp` is told, only
+ * if it has that address too: a machine that was cloned with its node id is another node.
+ */
 export interface Own {
   nodeId?: string;
+  publicIp?: string;
   lease?: LeaseSubnets;
 }
 
@@ -118,9 +122,11 @@ function derive(
 /** Everybody's leases but ours; of leases that overlap, the older one counts. */
 function selectPeers(known: ReadonlyMap<string, Lease>, own: Own, problems: Map<string, string>): Map<string, Lease> {
   const ownKey = own.lease === undefined ? undefined : subnetKey(own.lease);
-  const candidates = [...known].filter(
-    ([key, lease]) => key !== ownKey && (own.nodeId === undefined || nodeIdOf(lease) !== own.nodeId),
-  );
+  const isOurs = (lease: Lease): boolean =>
+    own.nodeId !== undefined &&
+    nodeIdOf(lease) === own.nodeId &&
+    (own.publicIp === undefined || lease.attributes.PublicIP === own.publicIp);
+  const candidates = [...known].filter(([key, lease]) => key !== ownKey && !isOurs(lease));
   candidates.sort(([keyA, a], [keyB, b]) => a.createRevision - b.createRevision || (keyA < keyB ? -1 : 1));
 
   const peers = new Map<string, Lease>();

@@ -11,7 +11,9 @@ export interface Retry {
   succeeded(message: string): void;
 }
 
-export function createRetry(clock: Clock, random: () => number, log: Logger, longestMs = 30_000): Retry {
+export const longestPauseMs = 30_000;
+
+export function createRetry(clock: Clock, random: () => number, log: Logger, longestMs = longestPauseMs): Retry {
   let failures = 0;
   let saidAt = Number.NEGATIVE_INFINITY;
   return {

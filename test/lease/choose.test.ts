@@ -31,7 +31,7 @@ function lease(text: string): Lease {
   };
 }
 
-function print({ action, discard, unusable, conflict }: Choice): string {
+function print({ action, discard, unusable, conflict, twins }: Choice): string {
   const subject =
     action.kind === 'keep'
       ? ` ${subnetKey(action.lease)}`
@@ -40,13 +40,14 @@ function print({ action, discard, unusable, conflict }: Choice): string {
         : '';
   const list = (name: string, leases: Lease[]) =>
     leases.length === 0 ? '' : ` ${name} ${leases.map(subnetKey).join(',')}`;
-  return `${action.kind}${subject}${list('discard', discard)}${list('unusable', unusable)}${list('conflict', conflict ? [conflict] : [])}`;
+  return `${action.kind}${subject}${list('discard', discard)}${list('unusable', unusable)}${list('conflict', conflict ? [conflict] : [])}${list('twin', twins)}`;
 }
 
 interface Case {
   leases?: string[];
   unreadable?: string[];
   previous?: string;
+  sinceBoot?: boolean;
   as?: LeaseAttributes;
   random?: number;
   width?: number;
@@ -57,7 +58,9 @@ function choose(given: Case): string {
   const leases = (given.leases ?? []).map(lease);
   const unreadable = (given.unreadable ?? []).map(key => parseSubnetKey(key)!);
   const request: LeaseRequest = { config: given.config ?? config, nodeId: 'a', attributes: given.as ?? me };
-  if (given.previous !== undefined) request.previousSubnet = parseSubnetKey(given.previous)!;
+  if (given.previous !== undefined) {
+    request.previousSubnet = { ...parseSubnetKey(given.previous)!, sinceBoot: given.sinceBoot ?? false };
+  }
   const draw = { random: () => given.random ?? 0, width: given.width ?? 100 };
   return print(chooseLease({ kind: 'snapshot', leases, revision: 9, unreadable }, request, draw));
 }
@@ -66,11 +69,6 @@ t.test('own lease first', async t => {
   t.equal(
     choose({ leases: ['10.5.3.0-24 10.88.0.1 a', '10.5.1.0-24 10.88.0.2 b'], previous: '10.5.2.0-24' }),
     'keep 10.5.3.0-24',
-  );
-  t.equal(
-    choose({ leases: ['10.5.3.0-24 10.88.0.9 a'] }),
-    'keep 10.5.3.0-24',
-    'our address changed: the node id counts',
   );
   t.equal(choose({ leases: ['10.5.3.0-24 10.88.0.1'] }), 'keep 10.5.3.0-24', 'flannel’s lease on our address');
   t.equal(choose({ leases: ['10.5.3.0-24 10.88.0.1'], as: udp }), 'keep 10.5.3.0-24');
@@ -102,6 +100,26 @@ t.test('an own lease that does not fit is replaced, a reservation that does not 
     'keep 10.5.2.0-24 discard 10.5.9.0-24',
   );
   t.equal(choose({ leases: ['10.5.9.0-24 10.88.0.1 reserved'] }), 'create 10.5.1.0-24 unusable 10.5.9.0-24');
+});
+
+t.test('our node id on another address: ours only by the word of a subnet.env of this boot', async t => {
+  const leases = ['10.5.3.0-24 10.88.0.9 a'];
+  t.equal(choose({ leases, previous: '10.5.3.0-24', sinceBoot: true }), 'keep 10.5.3.0-24', 'our address changed');
+  t.equal(choose({ leases }), 'create 10.5.1.0-24 twin 10.5.3.0-24', 'perhaps a clone of this machine holds it');
+  t.equal(
+    choose({ leases, previous: '10.5.3.0-24' }),
+    'create 10.5.1.0-24 twin 10.5.3.0-24',
+    'the file was cloned too',
+  );
+  t.equal(choose({ leases, previous: '10.5.2.0-24', sinceBoot: true }), 'create 10.5.2.0-24 twin 10.5.3.0-24');
+  t.equal(
+    choose({ leases: ['10.5.3.0-24 10.88.0.9 b'], previous: '10.5.3.0-24', sinceBoot: true }),
+    'create 10.5.1.0-24',
+    'another node id is never ours',
+  );
+  const reserved = ['10.5.3.0-24 0.0.0.0 a reserved'];
+  t.equal(choose({ leases: reserved }), 'keep 10.5.3.0-24', 'a reservation for a node id, wherever it is');
+  t.equal(choose({ leases: ['10.5.3.0-24 0.0.0.0 b reserved'] }), 'create 10.5.1.0-24');
 });
 
 t.test('then the subnet of subnet.env', async t => {

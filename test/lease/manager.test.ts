@@ -80,10 +80,10 @@ function stage(options: { random?: () => number; registry?: MemoryRegistry; cloc
 t.test('acquire, renew every third of a short TTL, stop, release', async t => {
   const { clock, manager, story, start, registry } = stage();
   await manager.acquire(request());
-  t.equal(manager.deadline, 90_000);
+  t.equal(manager.deadline, 89_820, 'the TTL less what two clocks may drift apart');
   const stop = start();
   await clock.advance(70_000);
-  t.equal(manager.deadline, 150_000);
+  t.equal(manager.deadline, 149_820);
   stop.abort();
   await clock.settle();
   t.same(story(), [
@@ -170,7 +170,7 @@ t.test('the deadline counts from when the renewal was sent, not from when it was
   const acquired = manager.acquire(request());
   await clock.advance(20_000);
   const lease = await acquired;
-  t.equal(manager.deadline, 8000 + 90_000);
+  t.equal(manager.deadline, 8000 + 89_820);
   t.ok(lease.expiresAtMs! - clock.nowMs() + clock.monotonicMs() >= manager.deadline, 'before the registry forgets');
 });
 
@@ -226,13 +226,15 @@ t.test('our key written by an operator is adopted; a reservation is kept without
   await manager.acquire(request());
   const stop = start();
   watch(stop.signal);
+  await clock.settle();
   registry.put('10.5.1.0-24', { ...attributesOf('10.88.0.1', 'a'), Rack: 'r7' }, null);
-  await clock.advance(500_000);
+  await clock.advance(29_000);
   t.same(story().slice(2), [
-    '30 update 10.5.1.0-24: conflict',
-    '30 list',
-    '30 update 10.5.1.0-24',
-    '30 RENEWED 10.5.1.0-24 key 1',
+    '0 update 10.5.1.0-24: conflict',
+    '0 list',
+    "0 warn somebody wrote this node's lease and left it to us, taking it back",
+    '0 update 10.5.1.0-24',
+    '0 RENEWED 10.5.1.0-24 key 1',
   ]);
   t.equal(manager.deadline, Number.POSITIVE_INFINITY);
   t.equal(manager.lease?.attributes['Rack'], 'r7', 'unknown keys are kept');
@@ -251,7 +253,7 @@ t.test('a reservation is taken and stays one', async t => {
   const stop = start();
   await clock.advance(10 * 24 * 3600 * 1000);
   stop.abort();
-  t.same(registry.print(), ['10.5.2.0-24 10.88.0.1 create 1 mod 2 reserved']);
+  t.match(registry.print(), [/^10\.5\.2\.0-24 10\.88\.0\.1 create 1 mod \d+ reserved$/]);
 });
 
 t.test('lost answers: what was done is found again, never done twice', async t => {
@@ -360,7 +362,7 @@ t.test('observe looks only when it must', async t => {
   const subnets = parseSubnetKey('10.5.1.0-24')!;
   manager.observe({ kind: 'snapshot', leases: [lease], revision: 1 });
   manager.observe({ kind: 'snapshot', leases: [], revision: 0 }); // older than our lease
-  manager.observe({ kind: 'events', events: [{ kind: 'put', lease: { ...lease, modRevision: 5 } }], revision: 5 });
+  manager.observe({ kind: 'events', events: [{ kind: 'put', lease }], revision: 5 });
   manager.observe({
     kind: 'events',
     events: [
@@ -375,8 +377,12 @@ t.test('observe looks only when it must', async t => {
   manager.observe({ kind: 'snapshot', leases: [], revision: 6 });
   await clock.settle();
   t.same(story(), ['0 update 10.5.1.0-24', '0 RENEWED 10.5.1.0-24 key 1']);
+  const foreign = { ...manager.lease!, modRevision: 7 };
+  manager.observe({ kind: 'events', events: [{ kind: 'put', lease: foreign }], revision: 7 });
+  await clock.settle();
+  t.same(story(), ['0 update 10.5.1.0-24', '0 RENEWED 10.5.1.0-24 key 1'], 'a write that is not ours: once');
   registry.drop('10.5.1.0-24');
-  manager.observe({ kind: 'events', events: [{ kind: 'removed', ...subnets }], revision: 7 });
+  manager.observe({ kind: 'events', events: [{ kind: 'removed', ...subnets }], revision: 8 });
   await clock.settle();
   t.match(story(), [/missing/, /list/, /create/, /REACQUIRED/]);
   stop.abort();

@@ -59,6 +59,13 @@ function play(t: Test, own: Own, ...messages: (Snapshot | Events | { own: Own })
   });
 }
 
+t.test('a clone with our node id is a peer where we know our own address', async t => {
+  const own = { nodeId: 'a', lease: parseSubnetKey('10.5.1.0-24')! };
+  const leases = snapshot('10.5.1.0-24 10.88.0.1 a', '10.5.2.0-24 10.88.0.2 a', '10.5.3.0-24 10.88.0.1 a');
+  t.same(play(t, own, leases), [[]], 'else it is taken for an old lease of ours');
+  t.same(play(t, { ...own, publicIp: '10.88.0.1' }, leases), [['add 10.5.2.0-24 10.88.0.2 1']]);
+});
+
 t.test('snapshots and events are differences', async t => {
   const story = play(
     t,

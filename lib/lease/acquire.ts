@@ -1,0 +1,124 @@
+// How a node comes to a lease: list, choose, write; again when another node was faster, and while the registry is away.
+import { messageOf, TulleError } from '../util/errors.ts';
+import type { Logger } from '../util/log.ts';
+import { type Choice, chooseLease, type LeaseRequest } from './choose.ts';
+import type { Clock } from './clock.ts';
+import { addressConflict, outOfSubnets, twinAdvice } from './holder.ts';
+import { type Lease, type LeaseSubnets, mergeAttributes, nodeIdOf, printSubnets, subnetKey } from './lease.ts';
+import { type Registry, RegistryError, registryCodeOf } from './registry.ts';
+import { createRetry } from './retry.ts';
+
+export interface AcquireRequest extends LeaseRequest {
+  ttlSeconds: number;
+}
+
+export interface AcquireTools {
+  registry: Registry;
+  clock: Clock;
+  random: () => number;
+  log: Logger;
+}
+
+export interface Acquired {
+  lease: Lease;
+  /** Monotonic clock: when the write that the registry acknowledged was sent. */
+  sentMs: number;
+  /** Made now, and not taken up again. */
+  isNew: boolean;
+}
+
+/** Each collision means that another node got a subnet, so a node that loses so often meets something else. */
+export const maximumCollisions = 32;
+const collisionPauseMs = 20;
+
+/**
+ * Takes a lease in the order of choose.ts. Waits while the registry is unavailable (one warning a minute) until the
+ * signal is aborted. Throws TulleError 'out-of-subnets', 'address-conflict' (another node's lease carries our address and
+ * we have none yet), 'contention', 'aborted', or the registry's own error ('denied', 'corrupt').
+ */
+export async function acquireLease(
+  tools: AcquireTools,
+  request: AcquireRequest,
+  signal?: AbortSignal,
+): Promise<Acquired> {
+  const { clock, random, log } = tools;
+  const retry = createRetry(clock, random, log);
+  for (let collisions = 0; collisions < maximumCollisions; ) {
+    if (signal?.aborted) throw new TulleError('aborted', 'stopped before a lease was acquired');
+    try {
+      return await tryAcquire(tools, request, collisions);
+    } catch (error) {
+      const code = registryCodeOf(error);
+      if (code === 'unavailable') {
+        await retry.failed(error, 'the lease registry is unavailable, trying again', signal);
+      } else if (isOneOf(code, 'taken', 'conflict', 'missing')) {
+        // Somebody was faster. Look again soon, but not all losers at once.
+        collisions++;
+        log.debug({ attempt: collisions, reason: messageOf(error) }, 'subnet was taken, choosing again');
+        await clock.sleep(random() * collisionPauseMs * Math.min(collisions, 10), signal);
+      } else {
+        throw error;
+      }
+    }
+  }
+  throw new TulleError(
+    'contention',
+    `every one of ${maximumCollisions} chosen subnets was taken by another node first: start again in a moment`,
+  );
+}
+
+async function tryAcquire(
+  { registry, clock, random, log }: AcquireTools,
+  request: AcquireRequest,
+  collisions: number,
+): Promise<Acquired> {
+  const snapshot = await registry.list();
+  // Many nodes that start at once fill the first hundred quickly: each collision doubles the choice.
+  const width = 100 * 2 ** Math.min(collisions, 14);
+  const choice = chooseLease(snapshot, request, { random, width });
+  report(log, choice, request);
+  for (const lease of choice.discard) await registry.remove(lease);
+
+  const sentMs = clock.monotonicMs();
+  const { action } = choice;
+  if (action.kind === 'full') throw outOfSubnets(request, snapshot);
+  if (action.kind === 'create') {
+    const lease = await registry.create({ ...action.subnets, attributes: request.attributes }, request.ttlSeconds);
+    checkAnswer(lease, action.subnets);
+    return { lease, sentMs, isNew: true };
+  }
+  const attributes = mergeAttributes(action.lease.attributes, request.attributes);
+  const ttlSeconds = action.lease.expiresAtMs === null ? null : request.ttlSeconds;
+  const lease = await registry.update(action.lease, attributes, ttlSeconds);
+  checkAnswer(lease, action.lease);
+  return { lease, sentMs, isNew: false };
+}
+
+function report(log: Logger, { action, discard, unusable, conflict, twins }: Choice, request: AcquireRequest): void {
+  for (const lease of twins) {
+    const fields = { lease: printSubnets(lease), address: lease.attributes.PublicIP, node: request.nodeId };
+    log.warn(fields, `another lease carries this node's id, it is left alone: ${twinAdvice}`);
+  }
+  for (const lease of discard) {
+    log.warn({ lease: printSubnets(lease) }, 'own lease does not fit the network configuration, replacing it');
+  }
+  for (const lease of unusable) {
+    log.warn({ lease: printSubnets(lease) }, 'the reservation for this node does not fit the network configuration');
+  }
+  if (conflict === undefined) return;
+  const error = addressConflict(request, conflict);
+  if (action.kind !== 'keep') throw error;
+  log.warn({ lease: printSubnets(conflict), node: nodeIdOf(conflict) }, error.message);
+}
+
+/** A registry that confirms another lease than the one that was written confirms nothing. */
+export function checkAnswer(answer: Lease, subnets: LeaseSubnets): void {
+  const { createRevision, modRevision } = answer;
+  const plausible = Number.isInteger(createRevision) && Number.isInteger(modRevision) && createRevision <= modRevision;
+  if (plausible && subnetKey(answer) === subnetKey(subnets)) return;
+  const what = `it confirms ${printSubnets(answer)} at ${modRevision} where ${printSubnets(subnets)} was written`;
+  throw new RegistryError('unavailable', `the registry answers nonsense: ${what}`);
+}
+
+export const isOneOf = <T>(value: T | undefined, ...allowed: T[]): boolean =>
+  value !== undefined && allowed.includes(value);
