@@ -8,6 +8,7 @@ usage: tulle COMMAND [ARGUMENT ...]
 
 commands:
   lab        a cluster of network namespaces on this machine: "tulle lab --help"
+  lease      who has which subnet, who had it, and why: "tulle lease --help"
 
 The node daemon is a program of its own: "tulled --help".
 `;
@@ -15,6 +16,7 @@ The node daemon is a program of its own: "tulled --help".
 /** Loaded when they are asked for, so that no command pays for another. */
 const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
   lab: async () => (await import('../lib/lab/command.ts')).lab,
+  lease: async () => (await import('./tulle-lease.ts')).lease,
 };
 
 async function main(args: readonly string[]): Promise<number> {

@@ -7,19 +7,18 @@
 // Every write is one transaction whose failure branch reads the key, so a repeat after a lost answer recognises its own
 // first attempt. `list` is one range read: flannel's TimeToLive call for each key is left out, so the expiry of other
 // nodes' leases is the latest time that it can be (now + the TTL of a day, flannel's) unless `exactExpiry` asks for them.
-import { posix } from 'node:path';
 import type { Lease, LeaseAttributes, LeaseSubnets } from '../lib/lease/lease.ts';
-import { parseSubnetKey, printSubnets, subnetKey } from '../lib/lease/lease.ts';
+import { printSubnets } from '../lib/lease/lease.ts';
 import { createOverlapIndex, subnetProblem } from '../lib/lease/overlap.ts';
-import type { LeaseEvent, NewLease, Registry, Snapshot } from '../lib/lease/registry.ts';
+import type { NewLease, Registry, Snapshot } from '../lib/lease/registry.ts';
 import { RegistryError } from '../lib/lease/registry.ts';
 import type { Logger } from '../lib/util/log.ts';
-import { decodeAttributes, encodeAttributes } from './attributes.ts';
+import { encodeAttributes } from './attributes.ts';
 import type { KeyValue, TxnResponse } from './client.ts';
-import { createEtcdClient, type EtcdClientOptions, prefixRange } from './client.ts';
+import { createEtcdClient, type EtcdClientOptions } from './client.ts';
 import { createEtcdLeases, type Held, noLease } from './etcd-lease.ts';
 import { followLeases } from './follow.ts';
-import type { KeyEvent } from './watch.ts';
+import { createLeaseReader, defaultPrefix } from './lease-reader.ts';
 
 export interface EtcdRegistryOptions extends EtcdClientOptions {
   /** flannel's is "/coreos.com/network". */
@@ -29,7 +28,6 @@ export interface EtcdRegistryOptions extends EtcdClientOptions {
   log: Logger;
 }
 
-export const defaultPrefix = '/coreos.com/network';
 const flannelTtlMs = 24 * 3600 * 1000;
 const ttlCallsAtOnce = 16;
 
@@ -38,82 +36,34 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
   const { log } = options;
   const client = createEtcdClient(options);
   const leases = createEtcdLeases(client);
-  const prefix = options.prefix ?? defaultPrefix;
-  const configKey = posix.join(prefix, 'config'); // as Go's path.Join
-  const subnets = `${posix.join(prefix, 'subnets')}/`;
-  const range = prefixRange(subnets);
+  const reader = createLeaseReader(options.prefix ?? defaultPrefix, log);
+  const { configKey, range, keyOf, subnetsOf } = reader;
   const closing = new AbortController();
-  const complained = new Set<string>();
   const modRevisions = new Map<string, number>(); // key → the revision of our own last write
 
-  const keyOf = (lease: LeaseSubnets): string => subnets + subnetKey(lease);
-
-  function complain(key: string, problem: string): void {
-    if (complained.has(key) || complained.size >= 1000) return; // a bound on memory: who writes 1000 bad keys knows by then
-    complained.add(key);
-    log.warn({ key, problem }, 'a key in etcd is not a lease that we can read: skipped');
-  }
-
-  function subnetsOf(key: string): LeaseSubnets | undefined {
-    const found = parseSubnetKey(key.slice(subnets.length));
-    if (found === undefined) complain(key, 'the key is not of the form 10.5.1.0-24');
-    return found;
-  }
-
-  function leaseOf(kv: KeyValue, found: LeaseSubnets, expiresAtMs?: number): Lease | undefined {
-    const attributes = decodeAttributes(kv.value.toString());
-    if (attributes === undefined) {
-      complain(kv.key.toString(), 'the value is not flannel\'s JSON {"PublicIP":…}');
-      return undefined;
-    }
-    complained.delete(kv.key.toString()); // mended: complain anew if it breaks again
-    const latest = leases.expiryOf(kv.lease) ?? Date.now() + flannelTtlMs;
-    return {
-      ...found,
-      attributes,
-      expiresAtMs: kv.lease === noLease ? null : (expiresAtMs ?? latest),
-      createRevision: Number(kv.create_revision),
-      modRevision: Number(kv.mod_revision),
-    };
-  }
+  /** For keys of others the latest time that it can be: their TTL is flannel's day, and nobody asks etcd. */
+  const expiryOf = (kv: KeyValue): number => leases.expiryOf(kv.lease) ?? Date.now() + flannelTtlMs;
 
   async function readAll(exact: boolean): Promise<{ snapshot: Snapshot; clusterId: string }> {
-    const until = client.deadline();
-    const { header, kvs } = await client.range(range, until);
-    const expiries = exact ? await expiriesOf(kvs, until) : undefined;
-    const snapshot: Snapshot = { kind: 'snapshot', leases: [], revision: Number(header.revision) };
-    const unreadable: LeaseSubnets[] = [];
-    for (const kv of kvs) {
-      const found = subnetsOf(kv.key.toString());
-      if (found === undefined) continue;
-      const lease = leaseOf(kv, found, expiries?.get(kv.lease));
-      if (lease === undefined) unreadable.push(found);
-      else snapshot.leases.push(lease);
-    }
-    if (unreadable.length > 0) snapshot.unreadable = unreadable;
+    const { header, kvs } = await client.range(range, client.deadline());
+    const expiries = exact ? await expiriesOf(kvs) : undefined;
+    const snapshot = reader.snapshotOf(kvs, Number(header.revision), kv => expiries?.get(kv.lease) ?? expiryOf(kv));
     return { snapshot, clusterId: header.cluster_id };
   }
 
-  async function expiriesOf(kvs: KeyValue[], until: number): Promise<Map<string, number>> {
+  /** One call for each etcd lease, each with a deadline of its own: ten thousand of them take seconds. */
+  async function expiriesOf(kvs: KeyValue[]): Promise<Map<string, number>> {
     const expiries = new Map<string, number>();
     const ids = [...new Set(kvs.map(kv => kv.lease))].filter(id => id !== noLease);
     const next = ids.values();
     const worker = async (): Promise<void> => {
       for (const id of next) {
-        const { ttl } = await client.timeToLive(id, false, until);
-        if (ttl > 0) expiries.set(id, Date.now() + ttl * 1000);
+        const { ttl } = await client.timeToLive(id, false, client.deadline());
+        expiries.set(id, Date.now() + Math.max(0, ttl) * 1000); // -1: it ended since the list
       }
     };
     await Promise.all(Array.from({ length: ttlCallsAtOnce }, worker));
     return expiries;
-  }
-
-  function eventOf({ kind, kv }: KeyEvent): LeaseEvent | undefined {
-    const found = subnetsOf(kv.key.toString());
-    if (found === undefined) return undefined;
-    if (kind === 'delete') return { kind: 'removed', ...found };
-    const lease = leaseOf(kv, found);
-    return lease === undefined ? undefined : { kind: 'put', lease };
   }
 
   // Writes of one registry object follow each other: they share an etcd lease.
@@ -280,7 +230,7 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
       followLeases(client, {
         range,
         readAll: () => readAll(false),
-        eventOf,
+        eventOf: event => reader.eventOf(event, expiryOf),
         log,
         signal: AbortSignal.any([signal, closing.signal]),
       }),

@@ -16,7 +16,15 @@ export interface WatchBatch {
 }
 
 /** The stream cannot tell what happened since `from`: list again and watch from there. */
-export class WatchGap extends Error {}
+export class WatchGap extends Error {
+  /** The revision of the compaction that made the gap: its state can be read, nothing before it. */
+  readonly compacted: number | undefined;
+
+  constructor(message: string, compacted?: number) {
+    super(message);
+    this.compacted = compacted;
+  }
+}
 
 export interface WatchOptions {
   range: { key: Buffer; range_end: Buffer };
@@ -115,7 +123,9 @@ export async function* watchRange(client: EtcdClient, options: WatchOptions): As
 
 /** Why this answer ends the watch, or undefined. */
 function problemOf(answer: WatchResponse, from: number, clusterId: string): Error | undefined {
-  if (answer.compact_revision !== '0') return new WatchGap(`revision ${from} was compacted`);
+  if (answer.compact_revision !== '0') {
+    return new WatchGap(`revision ${from} was compacted`, Number(answer.compact_revision));
+  }
   if (answer.canceled) return new Error(answer.cancel_reason || 'etcd cancelled the watch');
   const { cluster_id: cluster, revision } = answer.header;
   // A store that was restored from a backup counts from an earlier revision: waiting for `from` would miss everything.

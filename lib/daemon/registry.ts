@@ -16,6 +16,11 @@ export async function openRegistry(options: DaemonOptions['registry'], log: Logg
   return openEtcdRegistry({ ...options, log });
 }
 
+/** By which the journal knows it again: not the servers, which come and go, but what they keep. */
+export function registryName(options: DaemonOptions['registry']): string {
+  return options.kind === 'file' ? `file:${options.directory}` : `etcd:${options.prefix}`;
+}
+
 /**
  * A running daemon skips a lease file that it cannot read: peers that are well must not suffer. At the start a person
  * is looking, and the file may be our own lease: better to stop and say so.
