@@ -15,6 +15,7 @@ import { formatCidr4 } from '../wire/cidr.ts';
 import { type Backend, formatOf, overlayMtu, peerOf } from './backend.ts';
 import { openDevice } from './device.ts';
 import { offloadsOf, tunOffloadLadder } from './offloads.ts';
+import { watchUnderlayMtu } from './underlay-mtu.ts';
 
 export interface OverlayOptions {
   backend: Backend;
@@ -29,11 +30,14 @@ export interface OverlayOptions {
   withoutOffloads?: readonly string[];
   /** The TUN's name; "%d" in it is the first free number. */
   deviceName: string;
+  /** The underlay's MTU changed, and the overlay's with it. */
+  onMtu?(mtu: number): void;
   log: Logger;
 }
 
 export interface Overlay {
   readonly device: string;
+  /** It follows the underlay's. */
   readonly mtu: number;
   readonly port: number;
   apply(changes: readonly PeerChange[]): void;
@@ -61,7 +65,7 @@ interface Running {
 
 export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   const { backend, network, subnetLength, log } = options;
-  const mtu = overlayMtu(backend.type, options.underlayMtu);
+  let mtu = overlayMtu(backend.type, options.underlayMtu);
   const offloads = offloadsOf(options.transport, options.withoutOffloads);
   const peers = new Map<string, Peer>();
   let lease = options.own;
@@ -71,7 +75,12 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   /** What data paths counted that are gone. */
   const past: Record<string, number> = {};
 
+  let running: Running;
+  /** True while no data path runs; what the last one counted is in `past` then. */
+  let gone = true;
+
   const start = async (): Promise<Running> => {
+    const mtuAtStart = mtu;
     const opened: number[] = [];
     const closeAll = (): void => {
       for (const handle of opened.splice(0).reverse()) close(handle);
@@ -119,6 +128,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
           restarting = restart();
         },
       });
+      if (mtu !== mtuAtStart) applyMtu(device.name, datapath);
       datapath.setDeadline(deadline);
       datapath.update([...peers.values()], []);
       let ended: Promise<void> | undefined;
@@ -136,9 +146,31 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     }
   };
 
-  let running = await start();
-  /** True while no data path runs; what the last one counted is in `past` then. */
-  let gone = false;
+  /** Before anything is waited for, so that it belongs to the namespace that this was called in. */
+  const underlay = watchUnderlayMtu(options.address, underlayMtu => {
+    try {
+      followMtu(overlayMtu(backend.type, underlayMtu));
+    } catch (error) {
+      log.warn({ underlayMtu, mtu }, `the overlay keeps its MTU: ${messageOf(error)}`);
+    }
+  });
+  const followMtu = (next: number): void => {
+    if (next === mtu || stopped) return;
+    mtu = next;
+    log.info({ mtu }, "the underlay's MTU changed, and the overlay's with it");
+    if (!gone) applyMtu(running.device, running.datapath);
+    options.onMtu?.(mtu);
+  };
+  const applyMtu = (device: string, datapath: Datapath): void => {
+    underlay.setLinkMtu(device, mtu);
+    datapath.setMtu(mtu);
+  };
+
+  running = await start().catch(error => {
+    underlay.stop();
+    throw error;
+  });
+  gone = false;
   const sinceStart = <Name extends string>(counts: Record<Name, number>): Record<Name, number> => {
     const names = Object.keys(counts) as Name[];
     const sums = names.map(name => [name, (past[name] ?? 0) + (gone ? 0 : counts[name])]);
@@ -171,7 +203,9 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     get device() {
       return running.device;
     },
-    mtu,
+    get mtu() {
+      return mtu;
+    },
     port: backend.port,
     apply(changes) {
       const puts: Peer[] = [];
@@ -209,6 +243,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     },
     async stop() {
       stopped = true;
+      underlay.stop();
       clearTimeout(retry);
       await restarting;
       clearTimeout(retry);

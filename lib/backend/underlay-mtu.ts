@@ -1,0 +1,63 @@
+/**
+ * The underlay's MTU, followed: the link that has our underlay address can get another MTU at any time, and the overlay's
+ * follows from it. The kernel's own news say when.
+ */
+import { watchNetwork } from '../netlink/monitor.ts';
+import { openRtnetlink } from '../netlink/netlink.ts';
+import { formatAddress6 } from '../wire/address6.ts';
+import { parseAddress6 } from '../wire/ip6.ts';
+
+export interface UnderlayMtu {
+  /** Sets the MTU of another link of the same namespace. */
+  setLinkMtu(name: string, mtu: number): void;
+  stop(): void;
+}
+
+/**
+ * Calls `onMtu` on this thread's event loop whenever the link that has `address` gets another MTU, or another link with
+ * another MTU gets the address. In the namespace of the calling thread, wherever that is later.
+ */
+export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void): UnderlayMtu {
+  const netlink = openRtnetlink();
+  const wanted = canonical(address);
+  let index: number | undefined;
+  let mtu: number | undefined;
+  const look = (): void => {
+    const owner = netlink.addresses().find(known => canonical(known.address) === wanted);
+    const link = owner === undefined ? undefined : netlink.links().find(known => known.index === owner.index);
+    if (link === undefined) return; // it is gone for now; what comes back will be in the news
+    index = link.index;
+    changed(link.mtu);
+  };
+  const changed = (next: number): void => {
+    const before = mtu;
+    mtu = next;
+    if (before !== undefined && before !== next) onMtu(next);
+  };
+  let stopWatching = (): void => {};
+  try {
+    stopWatching = watchNetwork({ links: true, addresses: true }, event => {
+      if (event.kind === 'link' && event.link.index === index) changed(event.link.mtu);
+      else if (event.kind === 'resync') look();
+      else if (event.kind === 'address' && canonical(event.address.address) === wanted) look();
+    });
+    look();
+  } catch (error) {
+    stopWatching();
+    netlink.close();
+    throw error;
+  }
+  return {
+    setLinkMtu: (name, value) => netlink.setLink(name, { mtu: value }),
+    stop() {
+      stopWatching();
+      netlink.close();
+    },
+  };
+}
+
+/** One spelling for each address. */
+function canonical(address: string): string {
+  const bytes = parseAddress6(address);
+  return bytes === undefined ? address : formatAddress6(bytes);
+}
