@@ -12,12 +12,14 @@
 import { backendAttributes } from '../backend/backend.ts';
 import type { Overlay } from '../backend/overlay.ts';
 import type { ChosenInterface } from '../host/interface.ts';
+import type { LeaseJournal } from '../lease/journal-writer.ts';
 import { type Lease, printSubnets } from '../lease/lease.ts';
 import { type AcquireRequest, LeaseManager, type ManagerEvent } from '../lease/manager.ts';
 import type { Registry } from '../lease/registry.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
+import { overlaps4 } from '../wire/cidr.ts';
 import { nodeNetwork } from './cni.ts';
 import { untilConfigChanges } from './config-watch.ts';
 import type { Health } from './health.ts';
@@ -25,11 +27,12 @@ import { configPlace, type DaemonNetwork, printNetwork, readNetwork } from './ne
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { PeerWatch } from './peer-watch.ts';
+import { registryName } from './registry.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
 import { openCni } from './serve-cni.ts';
 
 /** A clean stop ends within 5 s (systemd and kubelet wait longer); the rest is for the process itself. */
-const UNDO_LIMIT_MS = 4000;
+const UNDO_LIMIT_MS = { round: 2500, rest: 1500 };
 
 /** What one run of the daemon holds in its hands. */
 interface Run {
@@ -39,6 +42,7 @@ interface Run {
   stop: AbortSignal;
   undo: Undo;
   registry: Registry;
+  journal: LeaseJournal;
   manager: LeaseManager;
   health: Health | undefined;
   /** The device of the overlay, as soon as there is one. */
@@ -69,20 +73,24 @@ export async function runDaemon(
     parts.checkMachine();
     const registry = await parts.openRegistry(options.registry, log);
     undo.push('the connection to the registry', () => registry.close());
+    const journal = parts.openJournal(options.journalFile, log);
+    undo.push('the journal', () => journal.stop());
     const health = await openHealth(options, parts, undo);
-    for (let round = 1; ; round++) await runRound({ options, parts, log, stop, registry, health, round });
+    for (let round = 1; ; round++) await runRound({ options, parts, log, stop, registry, journal, health, round });
   } catch (error) {
     if (!stop.aborted) throw error;
     // Whatever broke while we were being stopped is part of stopping.
     if (!(error instanceof Stopped)) log.debug({ error }, 'stopped in the middle of a step');
   } finally {
-    const clean = await undo.run(log, UNDO_LIMIT_MS);
+    const clean = await undo.run(log, UNDO_LIMIT_MS.rest);
     if (stop.aborted) log.info({ clean }, 'stopped');
   }
 }
 
 /** From the net-conf to ready, and until it changes; everything that was made is undone when this returns or throws. */
-async function runRound(given: Pick<Run, 'options' | 'parts' | 'log' | 'stop' | 'registry' | 'health' | 'round'>) {
+async function runRound(
+  given: Pick<Run, 'options' | 'parts' | 'log' | 'stop' | 'registry' | 'journal' | 'health' | 'round'>,
+) {
   const { parts, log, registry, round } = given;
   const { clock, random } = parts;
   const undo = new Undo();
@@ -98,7 +106,7 @@ async function runRound(given: Pick<Run, 'options' | 'parts' | 'log' | 'stop' | 
       cause: error,
     });
   } finally {
-    await undo.run(log, UNDO_LIMIT_MS);
+    await undo.run(log, UNDO_LIMIT_MS.round);
   }
 }
 
@@ -117,7 +125,7 @@ async function bringUp(run: Run): Promise<void> {
   log.info({ device: overlay.device, mtu: overlay.mtu, interface: underlay.name, port: overlay.port }, 'overlay up');
 
   health?.setReady(false, 'the list of peers');
-  const { lost } = await follow(run, request.nodeId, lease, overlay);
+  const { lost } = await follow(run, network, request.nodeId, lease, overlay);
   const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: false };
   parts.writeSubnetFile(options.subnetFile, content);
   await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu));
@@ -125,7 +133,10 @@ async function bringUp(run: Run): Promise<void> {
   run.started = true;
   if (!run.manager.fenced) health?.setReady(true);
   log.info({ subnetFile: options.subnetFile }, 'ready');
-  const changed = untilConfigChanges(run, network, lease);
+  const over = new AbortController();
+  run.undo.push('the look at the network configuration', () => over.abort());
+  const context = { ...run, stop: AbortSignal.any([stop, over.signal]) };
+  const changed = untilConfigChanges(context, network, lease);
   await orStopped(Promise.race([lost, changed]), stop);
   run.giveBack = false; // the next round takes it up again, or replaces it
 }
@@ -165,12 +176,16 @@ function leaseRequest(
 
 /** The lease. If the start fails after it, one that we made just now goes back; one that was ours before stays. */
 async function acquireLease(run: Run, request: AcquireRequest): Promise<Lease> {
-  const { options, log, stop, undo, manager } = run;
+  const { options, log, stop, undo, manager, journal } = run;
+  journal.start(request, registryName(options.registry));
   const lease = await orStopped(manager.acquire(request, stop), stop);
+  journal.acquired(lease, request);
   const isNew = lease.createRevision === lease.modRevision;
   run.giveBack = isNew || options.releaseOnExit;
   undo.push('the lease', async () => {
-    if (run.giveBack) await manager.release();
+    if (!run.giveBack) return;
+    await manager.release();
+    journal.released(lease);
   });
   log.debug({ subnet: printSubnets(lease), isNew }, 'lease in hand');
   return lease;
@@ -211,20 +226,31 @@ async function openOverlay(
  * Starts the renewals and the watch; resolves once the first snapshot is in the route table. `lost` only ever rejects,
  * with 'lease-lost'.
  */
-async function follow(run: Run, nodeId: string, own: Lease, overlay: Overlay): Promise<{ lost: Promise<never> }> {
-  const { options, parts, log, stop, undo, registry, manager } = run;
+async function follow(
+  run: Run,
+  { config }: DaemonNetwork,
+  nodeId: string,
+  own: Lease,
+  overlay: Overlay,
+): Promise<{ lost: Promise<never> }> {
+  const { options, parts, log, stop, undo, registry, manager, journal } = run;
   const running = new AbortController();
   const signal = AbortSignal.any([stop, running.signal]);
   const peers = new PeerWatch({
     registry,
     nodeId,
     own,
-    apply: changes => overlay.apply(changes),
-    observe: message => manager.observe(message),
+    // While a net-conf changes there are leases of the old network, too.
+    apply: changes => overlay.apply(changes.filter(({ lease }) => overlaps4(config.network, lease.subnet))),
+    observe: message => {
+      manager.observe(message);
+      journal.observe(message);
+    },
     log,
     clock: parts.clock,
   });
   const unsubscribe = manager.subscribe(event => {
+    journal.event(event);
     try {
       onLeaseEvent(run, event, peers, overlay);
     } catch (error) {

@@ -1,7 +1,15 @@
 /** From the registry's watch to the overlay: reconcile is pure, this is its hand. */
 import type { Clock } from '../lease/clock.ts';
 import { type Lease, nodeIdOf, printSubnets } from '../lease/lease.ts';
-import { emptyView, type PeerChange, type PeerView, type Reconciled, reconcile, withOwn } from '../lease/reconcile.ts';
+import {
+  emptyView,
+  type Own,
+  type PeerChange,
+  type PeerView,
+  type Reconciled,
+  reconcile,
+  withOwn,
+} from '../lease/reconcile.ts';
 import type { Events, Registry, Snapshot } from '../lease/registry.ts';
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
@@ -24,11 +32,10 @@ const RESTART_PAUSE_MS = 5000;
 export class PeerWatch {
   readonly #options: PeerWatchOptions;
   #view: PeerView;
-  #fenced = false;
 
   constructor(options: PeerWatchOptions) {
     this.#options = options;
-    this.#view = emptyView({ nodeId: options.nodeId, lease: options.own });
+    this.#view = emptyView(this.#ownOf(options.own));
   }
 
   /** Those that packets may go to now. */
@@ -38,19 +45,11 @@ export class PeerWatch {
 
   /** Our own lease is another one now: what was ours may be a peer and the reverse. */
   setOwn(lease: Lease): void {
-    this.#take(withOwn(this.#view, { nodeId: this.#options.nodeId, lease }));
+    this.#take(withOwn(this.#view, this.#ownOf(lease)));
   }
 
-  /**
-   * Fenced, the route table is kept empty: without a peer nothing is sent and, as only peers may send to us, nothing is
-   * delivered. The view goes on following the registry. Returns whether that was a change.
-   */
-  setFenced(fenced: boolean): boolean {
-    if (fenced === this.#fenced) return false;
-    this.#fenced = fenced;
-    const kind = fenced ? 'remove' : 'add';
-    if (this.#view.peers.size > 0) this.#options.apply(this.peers.map(lease => ({ kind, lease })));
-    return true;
+  #ownOf(lease: Lease): Own {
+    return { nodeId: this.#options.nodeId, publicIp: lease.attributes.PublicIP, lease };
   }
 
   /** Follows the registry until the signal is aborted; `onFirst` is called once the first snapshot is in the route table. */
@@ -75,7 +74,7 @@ export class PeerWatch {
   #take({ view, changes, problems }: Reconciled): void {
     const { apply, log } = this.#options;
     // When it throws the view stays behind, and the next snapshot gives the same changes again.
-    if (changes.length > 0 && !this.#fenced) apply(changes);
+    if (changes.length > 0) apply(changes);
     this.#view = view;
     for (const { key, why } of problems) log.warn({ lease: key, why }, 'lease skipped');
     for (const { kind, lease } of changes) {

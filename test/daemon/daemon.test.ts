@@ -231,19 +231,120 @@ t.test('another node takes our subnet: the daemon ends with lease-lost and leave
 
 t.test('no renewal until the deadline: fenced, and back when the registry is', async t => {
   const node = await start(fakes => fakes.registry.put(peerLease(7, 3)));
+  t.equal(node.state.deadline, 29_940, 'the overlay knows the deadline from the start: TTL less drift');
+  await node.clock.advance(11_000);
+  t.equal(node.state.deadline, 39_940, 'every renewal moves it');
   node.registry.fail.set('update', new RegistryError('unavailable', 'away'));
-  await node.clock.advance(29_000);
-  t.equal(node.state.peers.size, 1, 'before the deadline it forwards');
+  await node.clock.advance(28_000);
+  t.equal(node.state.ready, 'ready');
   await node.clock.advance(2000);
-  t.equal(node.state.peers.size, 0, 'after it nothing is forwarded');
+  t.equal(node.state.deadline, 39_940, 'it stays: the worker fences by itself');
   t.equal(node.state.ready, 'waiting for the lease to be renewed');
+  t.same(node.seen('error'), ['the lease was not renewed in time: forwarding stops']);
   node.registry.put(peerLease(8, 50));
   await node.clock.settle();
-  t.equal(node.state.peers.size, 0, 'a peer that comes meanwhile waits');
+  t.same([...node.state.peers.keys()], ['10.5.7.0-24', '10.5.8.0-24'], 'the table goes on following the registry');
   node.registry.fail.clear();
   await node.clock.advance(60_000);
-  t.same([...node.state.peers.keys()].sort(), ['10.5.7.0-24', '10.5.8.0-24']);
+  t.ok(node.state.deadline > node.clock.monotonicMs());
   t.equal(node.state.ready, 'ready');
+  node.stop();
+  await node.end;
+});
+
+t.test('a lost lease: the overlay stops at once', async t => {
+  const node = await start();
+  node.registry.put({
+    ...node.state.own!,
+    attributes: peerLease(9, 99).attributes,
+    createRevision: 99,
+    modRevision: 99,
+  });
+  await node.clock.settle();
+  t.equal(node.state.deadline, Number.NEGATIVE_INFINITY);
+  await node.end;
+});
+
+const conf = (more: object): string => JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: 'tulle' }, ...more });
+
+t.test('a net-conf that changes: what this node cannot adopt as it runs makes it start anew, in process', async t => {
+  const changes: [string, object, RegExp, string][] = [
+    ['a narrower network without us', { Network: '10.5.128.0/17' }, /Network is 10\.5\.128\.0\/17/, '10.5.129.0-24'],
+    ['a narrower network with us', { Network: '10.5.0.0/17' }, /Network is 10\.5\.0\.0\/17/, '10.5.1.0-24'],
+    ['another SubnetLen', { SubnetLen: 25 }, /SubnetLen is 25, not 24/, '10.5.0.128-25'],
+    [
+      'another SubnetMin',
+      { SubnetMin: '10.5.9.0' },
+      /10\.5\.1\.0\/24 is not between SubnetMin and SubnetMax/,
+      '10.5.9.0-24',
+    ],
+    [
+      'another port',
+      { Backend: { Type: 'tulle', Port: 9000 } },
+      /Backend is tulle on port 9000, not tulle on port 8285/,
+      '10.5.1.0-24',
+    ],
+    ['another backend', { Backend: { Type: 'udp' } }, /Backend is udp on port 8285, not tulle/, '10.5.1.0-24'],
+  ];
+  for (const [what, change, why, subnet] of changes) {
+    const node = await start();
+    t.same([...node.registry.leases.keys()], ['10.5.1.0-24'], what);
+    node.calls.length = 0;
+    node.registry.conf = conf(change);
+    await node.clock.advance(65_000);
+    t.equal(node.state.ready, 'ready', what);
+    t.equal(node.daemon.outcome, 'running', what);
+    t.same([...node.registry.leases.keys()], [subnet], `${what}: the lease of before is kept or given back`);
+    t.ok(node.calls.indexOf('overlay.stop') < node.calls.indexOf('startOverlay'), `${what}: one after the other`);
+    t.notOk(node.calls.includes('openRegistry') || node.calls.includes('health.close'), `${what}: the rest stays up`);
+    const [line] = node.lines.filter(({ level, message }) => level === 'warn' && /configuration changed/.test(message));
+    t.match(line?.fields['why'], why, what);
+    node.stop();
+    await node.end;
+    t.equal(node.daemon.outcome, 'stopped');
+  }
+});
+
+t.test('a net-conf that changes nothing for us, or to nonsense, disturbs nothing', async t => {
+  const node = await start();
+  node.calls.length = 0;
+  const texts = [conf({ SubnetMax: '10.5.99.0' }), 'rubbish', '{"Network":"10.5.0.0/99"}', conf({ EnableIPv6: true })];
+  for (const text of texts) {
+    node.registry.conf = text;
+    await node.clock.advance(180_000);
+  }
+  node.registry.conf = undefined;
+  await node.clock.advance(180_000);
+  t.notOk(node.calls.includes('overlay.stop'));
+  t.equal(node.state.ready, 'ready');
+  t.equal(node.seen('error').length, 3, 'each reported once');
+  t.same(node.seen('warn'), []);
+  node.registry.conf = conf({ SubnetLen: 26 });
+  await node.clock.advance(61_000);
+  t.same([...node.registry.leases.keys()], ['10.5.0.64-26'], 'and the next good one is noticed');
+  node.stop();
+  await node.end;
+});
+
+t.test('a net-conf that leaves no subnet for us: exit code 2, with the reason', async t => {
+  const node = await start(fakes => {
+    for (const third of [129, 130, 131]) fakes.registry.put(peerLease(third, third));
+  });
+  node.registry.conf = conf({ Network: '10.5.128.0/22' });
+  await node.clock.advance(61_000);
+  await node.end;
+  t.equal(codeOf(node.daemon.outcome), 'lease-lost');
+  t.match(node.daemon.outcome, { message: /^after the network configuration changed: out of subnets/ });
+  t.same(node.calls.slice(-2), ['health.close', 'registry.close']);
+});
+
+t.test('leases outside the network are no peers', async t => {
+  const node = await start(fakes => {
+    const stray = peerLease(7, 3);
+    fakes.registry.put({ ...stray, subnet: { address: stray.subnet.address + 2 ** 24, prefixLength: 24 } });
+    fakes.registry.put(peerLease(8, 4));
+  });
+  t.same([...node.state.peers.keys()], ['10.5.8.0-24']);
   node.stop();
   await node.end;
 });
