@@ -9,12 +9,14 @@ usage: tulle COMMAND [ARGUMENT ...]
 commands:
   lab        a cluster of network namespaces on this machine: "tulle lab --help"
   lease      who has which subnet, who had it, and why: "tulle lease --help"
+  cni        the CNI plugin of this machine: "tulle cni --help"
 
 The node daemon is a program of its own: "tulled --help".
 `;
 
 /** Loaded when they are asked for, so that no command pays for another. */
 const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
+  cni: async () => (await import('../lib/cni/command.ts')).cni,
   lab: async () => (await import('../lib/lab/command.ts')).lab,
   lease: async () => (await import('./tulle-lease.ts')).lease,
 };

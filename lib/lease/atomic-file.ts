@@ -6,14 +6,14 @@ import { basename, dirname, join } from 'node:path';
  * Writes beside the target, brings it to the disk and renames it over the target. Throws Node's system error; the
  * temporary file is gone then. A kill in between leaves one that `sweepTemporaryFiles` knows.
  */
-export function writeFileAtomic(path: string, text: string, mode = 0o644): void {
+export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o644): void {
   const folder = dirname(path);
   const temporary = join(folder, `.${basename(path)}.${process.pid}-${++counter}.tulle-tmp`);
   const file = openSync(temporary, 'wx', mode);
   try {
     try {
       fchmodSync(file, mode); // whatever the umask says
-      for (let rest = Buffer.from(text); rest.length > 0; ) rest = rest.subarray(writeSync(file, rest));
+      for (let rest = Buffer.from(content); rest.length > 0; ) rest = rest.subarray(writeSync(file, rest));
       fsyncSync(file);
     } finally {
       closeSync(file);
