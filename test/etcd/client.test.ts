@@ -8,9 +8,11 @@ import t, { type Test } from 'tap';
 import { freePort } from '../../etcd/server.ts';
 import { subnetKey } from '../../lib/lease/lease.ts';
 import type { Registry } from '../../lib/lease/registry.ts';
-import { bench, follow, newLease, RawEtcd, requireEtcd, udpAttributes, until } from './support.ts';
+import { bench, follow, newLease, RawEtcd, requireEtcd, together, udpAttributes, until } from './support.ts';
 
 requireEtcd();
+
+const slackMs = 2_000; // a loaded machine; what is not held by a deadline takes 16 s and more
 
 /** Every verb fails with this code, in time, with a message of one line that names the endpoint and no secret. */
 async function allFail(t: Test, reg: Registry, code: string, withinMs: number): Promise<void> {
@@ -31,7 +33,7 @@ async function allFail(t: Test, reg: Registry, code: string, withinMs: number): 
     const ms = performance.now() - start;
     t.equal(error.code, code, `${name}: ${error.message}`);
     t.equal(error.name, 'RegistryError');
-    t.ok(ms < withinMs, `${name} ended after ${Math.round(ms)} ms`);
+    t.ok(ms < withinMs + slackMs, `${name} ended after ${Math.round(ms)} ms`);
     t.notMatch(error.message, /\n|hunter2|Error:/);
     t.match(error.message, /127\.0\.0\.1/);
     t.notMatch(`${error.stack} ${JSON.stringify(error)} ${error.cause}`, /hunter2/);
@@ -40,12 +42,12 @@ async function allFail(t: Test, reg: Registry, code: string, withinMs: number): 
 
 const endpoint = async (): Promise<string> => `http://127.0.0.1:${await freePort('127.0.0.1')}`;
 
-t.test('nobody listens: unavailable, soon', async t => {
+t.test('nobody listens: unavailable, soon', together, async t => {
   const made = await bench(t);
   await allFail(t, made.registry({ endpoints: [await endpoint(), await endpoint()] }), 'unavailable', 3_000);
 });
 
-t.test('a log-in that nobody answers: unavailable, without the password', async t => {
+t.test('a log-in that nobody answers: unavailable, without the password', together, async t => {
   const made = await bench(t);
   await allFail(
     t,
@@ -55,7 +57,7 @@ t.test('a log-in that nobody answers: unavailable, without the password', async 
   );
 });
 
-t.test('a listener that never answers, and one that speaks something else', async t => {
+t.test('a listener that never answers, and one that speaks something else', together, async t => {
   const made = await bench(t);
   for (const answer of [undefined, 'HTTP/1.1 400 Bad Request\r\n\r\n', '\u0000'.repeat(5000)]) {
     const sockets = new Set<Socket>();
@@ -76,7 +78,7 @@ t.test('a listener that never answers, and one that speaks something else', asyn
   }
 });
 
-t.test('a frozen etcd: every verb ends by the deadline; after it all works again', async t => {
+t.test('a frozen etcd: every verb ends by the deadline; after it all works again', together, async t => {
   const made = await bench(t);
   const reg = made.registry({ deadlineMs: 2_000 });
   const lease = await reg.create(newLease('10.5.9.0-24'), 60);
@@ -84,7 +86,7 @@ t.test('a frozen etcd: every verb ends by the deadline; after it all works again
   await allFail(t, reg, 'unavailable', 2_500);
   const start = performance.now();
   await t.rejects(made.registry().list(), { code: 'unavailable', message: /no answer in time/ });
-  t.ok(performance.now() - start < 6_000, 'the default deadline is 5 s');
+  t.ok(performance.now() - start < 6_000 + slackMs, 'the default deadline is 5 s');
   process.kill(made.server.pid, 'SIGCONT');
   const renewed = await reg.update(lease, { ...udpAttributes, PublicIP: '10.88.0.7' }, 60);
   t.equal(renewed.attributes.PublicIP, '10.88.0.7');
@@ -96,7 +98,7 @@ t.test('a frozen etcd: every verb ends by the deadline; after it all works again
   t.same(await made.raw.getAll().prefix('/coreos.com').keys(), []);
 });
 
-t.test('one dead and one frozen endpoint beside a good one: calls succeed, the watch too', async t => {
+t.test('one dead and one frozen endpoint beside a good one: calls succeed, the watch too', together, async t => {
   const good = await bench(t);
   const frozen = await bench(t);
   process.kill(frozen.server.pid, 'SIGSTOP');
@@ -111,7 +113,7 @@ t.test('one dead and one frozen endpoint beside a good one: calls succeed, the w
   }
 });
 
-t.test('an answer that is lost: the repeat recognises its own first attempt', async t => {
+t.test('an answer that is lost: the repeat recognises its own first attempt', together, async t => {
   const made = await bench(t);
   // A proxy that, once armed, swallows what etcd says and then drops the connection: the request went through, the answer did not.
   let pass = Number.POSITIVE_INFINITY; // answers that still pass; the one after them gets lost
@@ -161,7 +163,7 @@ t.test('an answer that is lost: the repeat recognises its own first attempt', as
   proxy.close();
 });
 
-t.test('user and password: log-in, a token that became invalid, a wrong password', async t => {
+t.test('user and password: log-in, a token that became invalid, a wrong password', together, async t => {
   const made = await bench(t);
   const { raw } = made;
   const withoutAuth = made.registry({ username: 'root', password: 'hunter2' });
@@ -199,7 +201,7 @@ t.test('user and password: log-in, a token that became invalid, a wrong password
   root.close();
 });
 
-t.test('TLS: a CA alone, a client certificate, a CA that does not fit', async t => {
+t.test('TLS: a CA alone, a client certificate, a CA that does not fit', together, async t => {
   const folder = mkdtempSync(join(tmpdir(), 'tulle-etcd-tls-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const openssl = (...args: string[]): boolean => spawnSync('openssl', args, { cwd: folder }).status === 0;
@@ -262,7 +264,7 @@ t.test('TLS: a CA alone, a client certificate, a CA that does not fit', async t 
   await allFail(t, strict.registry({ caFile: path('ca.pem') }), 'unavailable', 4_000);
 });
 
-t.test('a process ends by itself after close', async t => {
+t.test('a process ends by itself after close', together, async t => {
   const made = await bench(t);
   const auth = await bench(t);
   const registryFile = new URL('../../etcd/registry.js', import.meta.url).href;

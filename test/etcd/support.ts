@@ -17,9 +17,13 @@ import { silentLogger } from '../../lib/util/log.ts';
 
 export const { Etcd3: RawEtcd } = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
 
+/** For tests that mostly wait, each on an etcd of its own: four of a file run side by side. */
+export const together = { buffered: true };
+
 /** Skips the whole file, loudly, when there is no etcd and none can be fetched. */
 export function requireEtcd(): void {
   t.setTimeout(180_000); // outages take their time
+  t.jobs = 4;
   if (findEtcd() !== undefined) return;
   // The script sits at the root, above the folder that this was compiled into.
   for (const up of ['../../..', '../../../..']) {
