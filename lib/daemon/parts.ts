@@ -8,6 +8,7 @@ import { type ChosenInterface, chooseInterface } from '../host/interface.ts';
 import { nodeId } from '../host/node-id.ts';
 import type { PreviousSubnet } from '../lease/choose.ts';
 import { type Clock, systemClock } from '../lease/clock.ts';
+import { type LeaseJournal, openJournal } from '../lease/journal-writer.ts';
 import type { Registry } from '../lease/registry.ts';
 import { readPreviousSubnet, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
@@ -25,6 +26,8 @@ export interface DaemonParts {
   /** Throws when the machine cannot carry an overlay at all. */
   checkMachine(): void;
   openRegistry(options: DaemonOptions['registry'], log: Logger): Promise<Registry>;
+  /** The observer of the lease: it decides nothing and never throws. */
+  openJournal(path: string, log: Logger): LeaseJournal;
   nodeId(given: string | undefined): string;
   startHealth(address: string, port: number): Promise<Health>;
   chooseInterface(options: InterfaceOptions): ChosenInterface;
@@ -45,6 +48,7 @@ export const realParts: DaemonParts = {
   random: Math.random,
   checkMachine,
   openRegistry,
+  openJournal: (path, log) => openJournal({ path, log }),
   nodeId: given => nodeId({ ...(given !== undefined && { given }), stateDirectory: STATE_DIRECTORY }),
   startHealth,
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
