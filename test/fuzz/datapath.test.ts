@@ -90,7 +90,9 @@ t.test('hostile reads from the TUN', async t => {
 
 /** A datagram as node 1 sends it, made by its own egress. */
 function someTrain(next: Random, a: TestNode): Received[] {
-  a.read(Array.from({ length: 1 + below(next, 4) }, () => someRead(next)));
+  const to2 = { source: '10.42.1.2', destination: '10.42.2.2' };
+  const growing = [10, 20, 30].map(size => tunRead(udpPacket({ ...to2, payload: randomBytes(next, size) })));
+  a.read(below(next, 4) === 0 ? growing : Array.from({ length: 1 + below(next, 4) }, () => someRead(next)));
   return a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams }));
 }
 

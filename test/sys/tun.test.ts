@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
 import t from 'tap';
 import * as sys from '../../lib/sys/sys.ts';
 import {
@@ -31,7 +32,12 @@ function device(
   path: string,
   options: { vnetHeader: boolean; offloads: number },
 ): { handle: number; offloads: number } {
-  const tun = sys.withNamespace(path, () => sys.openTun({ name: 'tulle%d', ...options }));
+  const tun = sys.withNamespace(path, () => {
+    // Without this the kernel sends router solicitations into the device, now and then.
+    const noIpv6 = '/proc/sys/net/ipv6/conf/default/disable_ipv6';
+    if (existsSync(noIpv6)) writeFileSync(noIpv6, '1');
+    return sys.openTun({ name: 'tulle%d', ...options });
+  });
   const index = linkIndex(path, tun.name);
   addAddress(path, index, '10.99.0.1', 24);
   linkUp(path, index);
