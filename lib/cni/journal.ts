@@ -8,8 +8,7 @@
  * (fsync): what it describes, attachments to namespaces, does not outlive a loss of power either; after one, the checksum
  * tells which lines arrived. docs/decisions/0008-one-journal-of-attachments.md has the measurements.
  */
-import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { writeFileAtomic } from '../lease/atomic-file.ts';
 import { crc32 } from './crc32.ts';
 
@@ -24,21 +23,26 @@ export class Journal {
   #file: number;
   #length: number;
   #failed = false;
+  readonly #write: typeof writeSync;
 
-  private constructor(path: string, file: number, length: number) {
+  private constructor(path: string, file: number, length: number, write: typeof writeSync) {
+    this.#write = write;
     this.path = path;
     this.#file = file;
     this.#length = length;
   }
 
-  /** Opens or makes the file and reads it; the caller holds the lock that keeps others away. */
-  static open(path: string): { journal: Journal; content: JournalContent } {
+  /**
+   * Opens or makes the file and reads it; the caller holds the lock that keeps others away.
+   * @param write for tests: a disk that is full
+   */
+  static open(path: string, write: typeof writeSync = writeSync): { journal: Journal; content: JournalContent } {
     const file = openSync(path, 'a+', 0o600);
     try {
       const bytes = readFileSync(path);
       const { length, content } = readRecords(bytes);
       if (length < bytes.length) ftruncateSync(file, length);
-      return { journal: new Journal(path, file, length), content };
+      return { journal: new Journal(path, file, length, write), content };
     } catch (error) {
       closeSync(file);
       throw error;
@@ -56,7 +60,7 @@ export class Journal {
     if (this.#failed) this.#takeBack();
     const bytes = Buffer.from(printRecord(record));
     try {
-      for (let rest = bytes; rest.length > 0; ) rest = rest.subarray(writeSync(this.#file, rest));
+      for (let rest = bytes; rest.length > 0; ) rest = rest.subarray(this.#write(this.#file, rest));
     } catch (error) {
       this.#failed = true;
       try {
@@ -70,7 +74,7 @@ export class Journal {
   }
 
   #takeBack(): void {
-    if (fstatSync(this.#file).isFile()) ftruncateSync(this.#file, this.#length);
+    ftruncateSync(this.#file, this.#length);
     this.#failed = false;
   }
 
@@ -88,10 +92,6 @@ export class Journal {
 
   close(): void {
     closeSync(this.#file);
-  }
-
-  get directory(): string {
-    return dirname(this.path);
   }
 }
 
