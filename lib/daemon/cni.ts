@@ -84,7 +84,7 @@ function attachmentRules(rules: () => HostRules | undefined): AttachmentRules {
 /** Of what may be in a rule's comment; a container's id may be longer than that. */
 function ruleId({ network, containerId, ifname }: RuleKey): string {
   const id = `${network}/${containerId}/${ifname}`;
-  return encodeURIComponent(id).length <= 240 ? id : `${digest(`${network}/${containerId}`, 64)}/${digest(ifname, 16)}`;
+  return encodeURIComponent(id).length <= 180 ? id : `${digest(`${network}/${containerId}`, 64)}/${digest(ifname, 16)}`;
 }
 
 /** What pods may know of the lease. */

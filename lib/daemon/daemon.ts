@@ -126,7 +126,8 @@ async function bringUp(run: Run): Promise<void> {
 
   health?.setReady(false, 'the list of peers');
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
-  const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: false };
+  await openRules(run, network, lease);
+  const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: options.rules.masquerade };
   parts.writeSubnetFile(options.subnetFile, content);
   await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu));
   run.giveBack = options.releaseOnExit;
@@ -220,6 +221,28 @@ async function openOverlay(
   run.overlay = overlay;
   overlay.setDeadline(manager.deadline);
   return overlay;
+}
+
+/** Masquerade and forwarding in the packet filter. What cannot be written is logged and does not stop the node. */
+async function openRules(run: Run, { config }: DaemonNetwork, { subnet }: Lease): Promise<void> {
+  const { options, parts, log, stop, undo } = run;
+  const formerNetworks = parts.formerNetworks(options.subnetFile);
+  const { removeOnExit, ...wanted } = options.rules;
+  const expectNftables = config.enableNFTables;
+  const starting = parts.startTrafficRules({
+    ...wanted,
+    network: config.network,
+    subnet,
+    expectNftables,
+    formerNetworks,
+    log,
+  });
+  undo.push('the traffic rules', async () => {
+    // A start that failed takes back what it made, but not what pods of an earlier run rely on.
+    const isFirstRun = formerNetworks.length === 0;
+    await (await starting).stop({ remove: removeOnExit || (!run.started && isFirstRun) });
+  });
+  await orStopped(starting, stop);
 }
 
 /**

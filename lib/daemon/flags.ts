@@ -51,8 +51,6 @@ export type FlagSpec = FlagBase &
 
 const HOUR_MS = 3_600_000;
 const KUBERNETES_ONLY = 'it belongs to the Kubernetes registry, which is not supported yet; leave it out';
-const NO_RULES =
-  'tulled does not write iptables or nftables rules yet; leave it out and let the CNI plugin or your own rules do it';
 
 export const flagTable = {
   registry: {
@@ -263,9 +261,8 @@ export const flagTable = {
     group: 'host',
     origin: 'flannel',
     value: '',
-    unsupported: NO_RULES,
-    help: 'masquerade what leaves the overlay',
-    example: '-ip-masq=false',
+    help: "what pods send to the outside gets this node's address (masquerade)",
+    example: '-ip-masq',
   },
   'ip-masq-fully-random-disable': {
     kind: 'boolean',
@@ -273,19 +270,16 @@ export const flagTable = {
     group: 'host',
     origin: 'flannel',
     value: '',
-    unsupported: NO_RULES,
-    help: 'masquerade without random ports',
-    example: '-ip-masq-fully-random-disable=false',
+    help: 'masquerade from the ports that the pods chose, where they are free, instead of random ones',
+    example: '-ip-masq -ip-masq-fully-random-disable',
   },
   'iptables-forward-rules': {
-    // flanneld's default is true. Ours is false until the rules exist, so that "=true" is refused and not ignored.
     kind: 'boolean',
-    default: false,
+    default: true,
     group: 'host',
     origin: 'flannel',
     value: '',
-    unsupported: NO_RULES,
-    help: 'accept forwarded packets of the overlay (true in flanneld)',
+    help: "accept what is forwarded from and to pods in iptables' FORWARD, which others such as docker let drop by policy",
     example: '-iptables-forward-rules=false',
   },
   'iptables-resync': {
@@ -295,9 +289,17 @@ export const flagTable = {
     group: 'host',
     origin: 'flannel',
     value: 'SECONDS',
-    unsupported: NO_RULES,
-    help: 'how often the rules are checked',
-    example: '-iptables-resync=5',
+    help: 'look at the rules at least this often, and make again what somebody flushed',
+    example: '-iptables-resync=10',
+  },
+  'remove-rules-on-exit': {
+    kind: 'boolean',
+    default: false,
+    group: 'host',
+    origin: 'tulle',
+    value: '',
+    help: 'remove the rules at a clean stop; otherwise they stay, as those of flanneld do',
+    example: '-ip-masq --remove-rules-on-exit',
   },
   'ip-blackhole-route': {
     kind: 'boolean',

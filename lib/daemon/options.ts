@@ -35,6 +35,15 @@ export interface InterfaceOptions {
   publicIp?: string;
 }
 
+/** Rules in the machine's packet filter; see lib/host/rules/traffic.ts. */
+export interface RuleOptions {
+  masquerade: boolean;
+  randomFully: boolean;
+  forward: boolean;
+  resyncSeconds: number;
+  removeOnExit: boolean;
+}
+
 export interface DaemonOptions {
   registry: FileRegistryOptions | EtcdRegistryOptions;
   interface: InterfaceOptions;
@@ -54,6 +63,7 @@ export interface DaemonOptions {
   cni?: { socket: string; given: boolean; dataDir: string };
   /** Serve CNI and nothing else. */
   cniOnly: boolean;
+  rules: RuleOptions;
   health?: { address: string; port: number };
   log: { format: 'text' | 'json'; verbosity: number; secrets: string[] };
 }
@@ -80,6 +90,13 @@ export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
     withoutOffloads: offloadNames(parsed),
     ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
     ...cniOptions(parsed),
+    rules: {
+      masquerade: values['ip-masq'],
+      randomFully: !values['ip-masq-fully-random-disable'],
+      forward: values['iptables-forward-rules'],
+      resyncSeconds: values['iptables-resync'],
+      removeOnExit: values['remove-rules-on-exit'],
+    },
     ...(values['healthz-port'] !== 0 && {
       health: { address: addressOption(parsed, 'healthz-ip'), port: values['healthz-port'] },
     }),

@@ -6,13 +6,15 @@ import { type Overlay, type OverlayOptions, startOverlay } from '../backend/over
 import { ensureForwarding } from '../host/forwarding.ts';
 import { type ChosenInterface, chooseInterface } from '../host/interface.ts';
 import { nodeId } from '../host/node-id.ts';
+import { startTrafficRules, type TrafficOptions, type TrafficRules } from '../host/rules.ts';
 import type { PreviousSubnet } from '../lease/choose.ts';
 import { type Clock, systemClock } from '../lease/clock.ts';
 import { type LeaseJournal, openJournal } from '../lease/journal-writer.ts';
 import type { Registry } from '../lease/registry.ts';
-import { readPreviousSubnet, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
+import { readPreviousSubnet, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import type { Logger } from '../util/log.ts';
+import type { Subnet4 } from '../wire/cidr.ts';
 import { type CniOptions, type CniService, startCni } from './cni.ts';
 import { type Health, startHealth } from './health.ts';
 import type { DaemonOptions, InterfaceOptions } from './options.ts';
@@ -35,6 +37,9 @@ export interface DaemonParts {
   ensureForwarding(): () => void;
   /** The subnets that a subnet.env names. */
   previousSubnet(path: string): PreviousSubnet;
+  /** The networks that a subnet.env names; none where there is no such file. */
+  formerNetworks(path: string): readonly Subnet4[];
+  startTrafficRules(options: TrafficOptions): Promise<TrafficRules>;
   writeSubnetFile(path: string, content: SubnetEnvContent): void;
   startOverlay(options: OverlayOptions): Promise<Overlay>;
   startCni(options: CniOptions): Promise<CniService>;
@@ -54,7 +59,17 @@ export const realParts: DaemonParts = {
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
   ensureForwarding,
   previousSubnet: readPreviousSubnet,
+  formerNetworks,
+  startTrafficRules,
   writeSubnetFile: writeSubnetEnv,
   startOverlay,
   startCni,
 };
+
+function formerNetworks(path: string): readonly Subnet4[] {
+  try {
+    return readSubnetEnv(path)?.networks ?? [];
+  } catch {
+    return [];
+  }
+}

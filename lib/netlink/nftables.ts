@@ -63,8 +63,8 @@ const NFTA_HOOK_HOOKNUM = 1;
 const NFTA_GEN_ID = 1;
 /** nft's own labels inside user data (libnftnl/udata.h): type, length, value. */
 const NFTNL_UDATA_SET_ELEM_COMMENT = 0;
-/** NFT_USERDATA_MAXLEN is 256, and the length of the text with its zero is one byte. */
-export const LONGEST_COMMENT = 253;
+/** An element's parts lie within 255 bytes (struct nft_set_ext, offsets of 8 bits): 251 bytes of text still fit on 6.18. */
+export const LONGEST_COMMENT = 180;
 /** The kernel takes one message of at most the socket's send buffer, 208 KB by default; an element takes 450 bytes at most. */
 const ELEMENTS_PER_BATCH = 200;
 

@@ -4,6 +4,7 @@ import type { DaemonOptions } from '../../lib/daemon/options.ts';
 import { printSubnets } from '../../lib/lease/lease.ts';
 import { RegistryError } from '../../lib/lease/registry.ts';
 import { codeOf, TulleError } from '../../lib/util/errors.ts';
+import { parseCidr4 } from '../../lib/wire/cidr.ts';
 import { daemonOptionsOf, fakeParts, peerLease, recordingLogger } from './fakes.ts';
 
 /** A daemon on fakes. `outcome` is 'running', 'stopped' or the error that ended it. */
@@ -47,6 +48,7 @@ t.test('from nothing to ready and back', async t => {
     'ensureForwarding',
     'startOverlay',
     'registry.watch',
+    'startTrafficRules',
     'writeSubnetFile',
   ]);
   const [lease] = [...node.registry.leases.values()];
@@ -62,8 +64,39 @@ t.test('from nothing to ready and back', async t => {
   node.stop();
   await node.end;
   t.equal(node.daemon.outcome, 'stopped');
-  t.same(node.calls, UNDONE, 'the lease stays');
+  t.same(node.calls, ['rules.stop', ...UNDONE], 'the lease and the rules stay');
   t.equal(node.registry.leases.size, 1);
+});
+
+t.test('the flags and the net-conf reach the traffic rules', async t => {
+  const masquerade = { masquerade: true, randomFully: false, forward: false, resyncSeconds: 9 };
+  const node = await start(
+    fakes => {
+      fakes.registry.conf = '{"Network":"10.5.0.0/16","EnableNFTables":true}';
+      fakes.state.formerNetworks = [parseCidr4('10.9.0.0/16')!];
+    },
+    { rules: { ...masquerade, removeOnExit: true } },
+  );
+  t.match(node.state.rules, {
+    ...masquerade,
+    network: parseCidr4('10.5.0.0/16'),
+    subnet: parseCidr4('10.5.1.0/24'),
+    expectNftables: true,
+    formerNetworks: [parseCidr4('10.9.0.0/16')],
+  });
+  node.stop();
+  await node.end;
+  t.ok(node.calls.includes('rules.remove'), '--remove-rules-on-exit');
+});
+
+t.test('a start that fails leaves the rules of an earlier run to its pods', async t => {
+  const node = await start(fakes => {
+    fakes.state.formerNetworks = [parseCidr4('10.5.0.0/16')!];
+    fakes.fail.set('writeSubnetFile', new TulleError('broken', 'it is broken'));
+  });
+  await node.end;
+  t.ok(node.calls.includes('rules.stop'));
+  t.notOk(node.calls.includes('rules.remove'));
 });
 
 t.test('--release-on-exit gives the lease back', async t => {
@@ -101,7 +134,7 @@ t.test('each failing step undoes what was made before it, and only that', async 
     ['startHealth', ['registry.close']],
     ['chooseInterface', ['health.close', 'registry.close']],
     ['startOverlay', ['registry.remove', 'forwarding.undo', 'health.close', 'registry.close']],
-    ['writeSubnetFile', ['registry.remove', ...UNDONE]],
+    ['writeSubnetFile', ['rules.remove', 'registry.remove', ...UNDONE]],
   ];
   for (const [step, undone] of steps) {
     const node = await start(fakes => fakes.fail.set(step, new TulleError('broken', `${step} is broken`)));

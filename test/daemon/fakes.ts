@@ -2,9 +2,11 @@
 import type { Overlay } from '../../lib/backend/overlay.ts';
 import type { DaemonOptions } from '../../lib/daemon/options.ts';
 import type { DaemonParts } from '../../lib/daemon/parts.ts';
+import type { TrafficOptions } from '../../lib/host/rules.ts';
 import { type Lease, subnetKey } from '../../lib/lease/lease.ts';
 import { type Events, type Registry, RegistryError, type Snapshot } from '../../lib/lease/registry.ts';
 import type { Logger } from '../../lib/util/log.ts';
+import type { Subnet4 } from '../../lib/wire/cidr.ts';
 import { createVirtualClock } from '../support/virtual-clock.ts';
 
 export interface LogLine {
@@ -135,7 +137,14 @@ export function fakeParts() {
     const error = fail.get(name);
     if (error !== undefined) throw error;
   };
-  const state = { peers: new Map<string, Lease>(), own: undefined as Lease | undefined, ready: 'closed' };
+  const state = {
+    peers: new Map<string, Lease>(),
+    own: undefined as Lease | undefined,
+    ready: 'closed',
+    deadline: Infinity,
+    formerNetworks: [] as readonly Subnet4[],
+    rules: undefined as TrafficOptions | undefined,
+  };
   const parts: DaemonParts = {
     clock,
     random: () => 0,
@@ -144,6 +153,14 @@ export function fakeParts() {
       enter('openRegistry');
       return registry;
     },
+    openJournal: () => ({
+      start() {},
+      acquired() {},
+      observe() {},
+      event() {},
+      released() {},
+      stop() {},
+    }),
     nodeId: given => given ?? 'machine',
     startHealth: async () => {
       enter('startHealth');
@@ -167,6 +184,15 @@ export function fakeParts() {
       enter('previousSubnet');
       return {};
     },
+    formerNetworks: () => state.formerNetworks,
+    startTrafficRules: async options => {
+      enter('startTrafficRules');
+      state.rules = options;
+      return {
+        state: () => ({ masquerade: 'off', forward: 'off' }),
+        stop: async ({ remove }) => enter(remove ? 'rules.remove' : 'rules.stop'),
+      };
+    },
     writeSubnetFile: () => enter('writeSubnetFile'),
     startOverlay: async options => {
       enter('startOverlay');
@@ -186,7 +212,9 @@ export function fakeParts() {
           enter('overlay.setLease');
           state.own = lease;
         },
-        setDeadline: () => {},
+        setDeadline: monotonicMs => {
+          state.deadline = monotonicMs;
+        },
         counters: () => ({}),
         drops: () => ({}),
         stop: async () => enter('overlay.stop'),
@@ -206,6 +234,7 @@ export function daemonOptionsOf(changes: Partial<DaemonOptions> = {}): DaemonOpt
     registry: { kind: 'file', directory: '/fake' },
     interface: { iface: [], ifaceRegex: [] },
     subnetFile: '/fake/subnet.env',
+    journalFile: '/fake/subnet.journal',
     leaseTtlSeconds: 30,
     renewMarginSeconds: 20,
     releaseOnExit: false,
@@ -213,6 +242,7 @@ export function daemonOptionsOf(changes: Partial<DaemonOptions> = {}): DaemonOpt
     transport: 'offload',
     withoutOffloads: [],
     cniOnly: false,
+    rules: { masquerade: false, randomFully: true, forward: true, resyncSeconds: 5, removeOnExit: false },
     health: { address: '127.0.0.1', port: 8081 },
     log: { format: 'text', verbosity: 0, secrets: [] },
     ...changes,

@@ -27,7 +27,7 @@ const FLANNELD: Record<string, unknown> = {
   'healthz-ip': '0.0.0.0',
   'healthz-port': 0,
   'iptables-resync': 5,
-  'iptables-forward-rules': false, // true in flanneld: see the table
+  'iptables-forward-rules': true,
   'ip-blackhole-route': false,
   'net-config-path': '/etc/kube-flannel/net-conf.json',
   'set-node-network-unavailable': true,

@@ -14,6 +14,7 @@ t.test('the defaults', async t => {
     },
     interface: { iface: [], ifaceRegex: [] },
     subnetFile: '/run/flannel/subnet.env',
+    journalFile: '/run/flannel/subnet.journal',
     leaseTtlSeconds: 86_400,
     renewMarginSeconds: 3600,
     releaseOnExit: false,
@@ -21,6 +22,7 @@ t.test('the defaults', async t => {
     withoutOffloads: [],
     cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
     cniOnly: false,
+    rules: { masquerade: false, randomFully: true, forward: true, resyncSeconds: 5, removeOnExit: false },
     log: { format: 'text', verbosity: 0, secrets: [] },
   });
 });
@@ -62,6 +64,11 @@ t.test('everything given', async t => {
     '-release-on-exit',
     '-transport=dgram',
     '-device=pod%d',
+    '-ip-masq',
+    '-ip-masq-fully-random-disable',
+    '-iptables-forward-rules=false',
+    '-iptables-resync=9',
+    '-remove-rules-on-exit',
     '-healthz-ip=127.0.0.1',
     '-healthz-port=8081',
     '-v=2',
@@ -80,6 +87,7 @@ t.test('everything given', async t => {
     },
     interface: { iface: ['eth0'], ifaceRegex: ['^eth'], ifaceCanReach: '10.0.0.9', publicIp: '192.0.2.1' },
     subnetFile: '/x/subnet.env',
+    journalFile: '/x/subnet.journal',
     leaseTtlSeconds: 7200,
     renewMarginSeconds: 1800,
     releaseOnExit: true,
@@ -89,6 +97,7 @@ t.test('everything given', async t => {
     deviceName: 'pod%d',
     cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
     cniOnly: false,
+    rules: { masquerade: true, randomFully: false, forward: false, resyncSeconds: 9, removeOnExit: true },
     health: { address: '127.0.0.1', port: 8081 },
     log: { format: 'json', verbosity: 2, secrets: ['hunter22'] },
   });

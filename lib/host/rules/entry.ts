@@ -1,4 +1,5 @@
 /** One masqueraded address, as both tools keep it: with its attachment's id in a comment, percent-encoded. */
+import { LONGEST_COMMENT } from '../../netlink/nftables.ts';
 import { TulleError } from '../../util/errors.ts';
 import { formatAddress6 } from '../../wire/address6.ts';
 import { formatCidr4, formatCidr6, networkOf, networkOf6, parseCidr4, parseCidr6 } from '../../wire/cidr.ts';
@@ -6,7 +7,7 @@ import { formatAddress4, parseAddress4 } from '../../wire/ip4.ts';
 import { parseAddress6 } from '../../wire/ip6.ts';
 
 export interface MasqueradeRequest {
-  /** Names the attachment; any text of at most 253 bytes when percent-encoded. */
+  /** Names the attachment; any text of at most 180 bytes when percent-encoded. */
   id: string;
   /** Addresses of the pod, with or without "/length"; both families may occur. */
   addresses: readonly string[];
@@ -22,13 +23,10 @@ export interface Entry {
   networks: readonly string[];
 }
 
-/** NFT_USERDATA_MAXLEN, and iptables' XT_MAX_COMMENT_LEN, less the zero and nft's label. */
-const LONGEST_ID = 253;
-
 /** @throws TulleError 'bad-masquerade' that names what cannot be read */
 export function entriesOf({ id, addresses, exceptNetworks }: MasqueradeRequest): Entry[] {
-  if (id === '' || encodeId(id).length > LONGEST_ID)
-    throw bad(`an attachment's id must have 1 to ${LONGEST_ID} characters: "${id}"`);
+  if (id === '' || encodeId(id).length > LONGEST_COMMENT)
+    throw bad(`an attachment's id must have 1 to ${LONGEST_COMMENT} characters: "${id}"`);
   const networks = exceptNetworks.map(networkOfText);
   return addresses.map(text => {
     const { family, address } = addressOfText(text);
