@@ -13,12 +13,7 @@ export interface LeaseRequest {
   /** What the lease is to carry; BackendData.NodeID is the node id where the backend has BackendData at all. */
   attributes: LeaseAttributes;
   /** The subnets that subnet.env names: pods of the last run may still use them. */
-  previousSubnet?: PreviousSubnet;
-}
-
-export interface PreviousSubnet extends Partial<LeaseSubnets> {
-  /** The file was written since this machine booted: so this machine held those subnets, and no clone of its disk. */
-  sinceBoot?: boolean;
+  previousSubnet?: Partial<LeaseSubnets>;
 }
 
 export interface Choice {
@@ -31,8 +26,8 @@ export interface Choice {
   /** A live lease of another node that carries our address. */
   conflict?: Lease;
   /**
-   * Leases with our node id on another address: this node got a new address at a reboot, or somebody cloned its
-   * machine-id. Only their holder could tell, so they are nobody's to take.
+   * Leases with our node id on another address: this node got a new address, or somebody cloned its machine-id. We
+   * cannot tell, so they are left alone.
    */
   twins: Lease[];
 }
@@ -82,18 +77,12 @@ function isReservation(lease: Lease): boolean {
 }
 
 /**
- * Whether we may take a lease up again. Without a node id (flannel's own leases, reservations) the address decides, as in
- * flannel. With one it takes our node id and our address; or, where the address changed, the word of a subnet.env that
- * this machine wrote since it booted. A node id alone is not enough: machines that were cloned share it.
+ * Whether a lease is ours to take up. Without a node id (flannel's own leases, reservations) the address decides, as in
+ * flannel. With one, node id and address must both be ours: machines that were cloned share the id. Rejected: to take a
+ * lease of our id on another address where subnet.env names its subnet; the file does not know that the subnet was lost
+ * since and is a clone's now (test/model found it).
  */
-export function isOwn(lease: Lease, request: LeaseRequest): boolean {
-  if (hasIdentity(lease, request)) return true;
-  const { sinceBoot = false, subnet } = request.previousSubnet ?? {};
-  return nodeIdOf(lease) === request.nodeId && sinceBoot && subnet !== undefined && equals4(lease.subnet, subnet);
-}
-
-/** Whether a lease says that it is ours: our node id, if it has one, and our address, if it has one. */
-export function hasIdentity(lease: Lease, request: Pick<LeaseRequest, 'nodeId' | 'attributes'>): boolean {
+export function isOwn(lease: Lease, request: Pick<LeaseRequest, 'nodeId' | 'attributes'>): boolean {
   const holder = nodeIdOf(lease);
   if (holder === undefined) return sameAddress(lease, request);
   return holder === request.nodeId && (hasNoAddress(lease) || sameAddress(lease, request));

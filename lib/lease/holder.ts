@@ -1,7 +1,7 @@
 // Who holds what, in words: the one line that a person reads when a lease cannot be had or is lost.
 import { TulleError } from '../util/errors.ts';
 import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
-import { hasIdentity, type LeaseRequest } from './choose.ts';
+import { isOwn, type LeaseRequest } from './choose.ts';
 import { type Lease, nodeIdOf, printSubnets } from './lease.ts';
 import { createOverlapIndex } from './overlap.ts';
 import type { Snapshot } from './registry.ts';
@@ -19,7 +19,7 @@ export const twinAdvice =
 
 /** Why a lease on our subnet is not ours any more, or undefined when it is. */
 export function whyForeign(found: Lease, request: LeaseRequest): string | undefined {
-  if (hasIdentity(found, request)) return undefined;
+  if (isOwn(found, request)) return undefined;
   const twin = nodeIdOf(found) === request.nodeId ? `, which is our own node id on another address: ${twinAdvice}` : '';
   return `the subnet is now in ${holderOf(found)}${twin}`;
 }

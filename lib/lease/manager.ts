@@ -9,7 +9,7 @@
 import { messageOf, TulleError } from '../util/errors.ts';
 import { type Logger, silentLogger } from '../util/log.ts';
 import { type AcquireRequest, acquireLease, checkAnswer, isOneOf, maximumCollisions } from './acquire.ts';
-import { hasIdentity } from './choose.ts';
+import { isOwn } from './choose.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { createContest } from './contest.ts';
 import { renewAfterMs, trustMs } from './deadline.ts';
@@ -175,7 +175,7 @@ export class LeaseManager {
         ? own === undefined
         : message.events.findLast(event => isKey(event.kind === 'put' ? event.lease : event))?.kind === 'removed';
     this.#seenRevision = Math.max(this.#seenRevision, own?.modRevision ?? 0);
-    if (isGone || (own !== undefined && !hasIdentity(own, this.#request!))) this.#due = true;
+    if (isGone || (own !== undefined && !isOwn(own, this.#request!))) this.#due = true;
     this.#lookAtSeen();
   }
 
@@ -201,7 +201,7 @@ export class LeaseManager {
       // A renewal that was under way when run() ended wrote it: it is ours all the same.
       const { leases } = await this.#registry.list();
       const found = leases.find(other => subnetKey(other) === subnetKey(lease));
-      if (found !== undefined && hasIdentity(found, this.#request!)) await this.#registry.remove(found);
+      if (found !== undefined && isOwn(found, this.#request!)) await this.#registry.remove(found);
     }
   }
 
@@ -334,7 +334,7 @@ export class LeaseManager {
   #isSurplus(lease: Lease, ownKey: string): boolean {
     const request = this.#request!;
     // Without a node id it may be anybody's on our address; what has no TTL is an operator's.
-    const isOurs = nodeIdOf(lease) === request.nodeId && hasIdentity(lease, request) && lease.expiresAtMs !== null;
+    const isOurs = nodeIdOf(lease) === request.nodeId && isOwn(lease, request) && lease.expiresAtMs !== null;
     return isOurs && subnetKey(lease) !== ownKey;
   }
 

@@ -7,7 +7,7 @@
 //   FLANNEL_IPV6_SUBNET=fd00:0:0:1::1/64
 //   FLANNEL_MTU=1472
 //   FLANNEL_IPMASQ=false
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import {
@@ -21,8 +21,6 @@ import {
   type Subnet6,
 } from '../wire/cidr.ts';
 import { writeFileAtomic } from './atomic-file.ts';
-import type { PreviousSubnet } from './choose.ts';
-import { type Clock, systemClock } from './clock.ts';
 import type { NetworkConfig } from './config.ts';
 import type { LeaseSubnets } from './lease.ts';
 
@@ -98,17 +96,6 @@ export function previousSubnetOf(env: SubnetEnv | undefined): Partial<LeaseSubne
   const [subnet] = env?.subnets ?? [];
   const [subnet6] = env?.subnets6 ?? [];
   return { ...(subnet && { subnet }), ...(subnet6 && { subnet6 }) };
-}
-
-/** What an earlier run left in the file, and whether that run was of this boot of this machine. */
-export function readPreviousSubnet(path: string, clock: Clock = systemClock): PreviousSubnet {
-  const env = readSubnetEnv(path);
-  if (env === undefined) return {};
-  // A clock that was set between then and now can only make the file look older than it is, or the boot later: then it
-  // counts as a wish and no more.
-  const bootedAtMs = clock.nowMs() - clock.monotonicMs();
-  const { mtimeMs } = statSync(path);
-  return { ...previousSubnetOf(env), sinceBoot: mtimeMs > bootedAtMs && mtimeMs <= clock.nowMs() };
 }
 
 /** Writes the file in one step, mode 0644, and makes its folder, mode 0755. Throws TulleError 'subnet-file'. */
