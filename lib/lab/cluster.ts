@@ -21,6 +21,8 @@ export interface Daemon {
   readonly process: ChildProcess;
   readonly logFile: string;
   readonly subnetFile: string;
+  /** Where its CNI plugin finds it. */
+  readonly cniSocket: string;
 }
 
 export const nodeDirectory = (state: LabState, node: string): string => join(state.directory, node);
@@ -63,6 +65,7 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
   const directory = nodeDirectory(state, node.name);
   mkdirSync(directory, { recursive: true });
   const subnetFile = join(directory, 'subnet.env');
+  const cniSocket = join(directory, 'cni.sock');
   const logFile = join(directory, 'tulled.log');
   const registry =
     plan.registry === 'file'
@@ -75,13 +78,14 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
     `-subnet-file=${subnetFile}`,
     `--node-id=${node.name}`,
     `--transport=${plan.transport}`,
-    '--cni-socket=',
+    `--cni-socket=${cniSocket}`,
+    `--cni-data-dir=${join(directory, 'cni')}`,
   ];
   const process_ = startProgram(state, node.name, `tulled on ${node.name}`, logFile, process.execPath, args);
-  return { node, process: process_, logFile, subnetFile };
+  return { node, process: process_, logFile, subnetFile, cniSocket };
 }
 
-/** Waits until the daemon has written its subnet file, or has ended, or too long. */
+/** Waits until the daemon has written its subnet file and serves CNI, or has ended, or too long. */
 export async function waitReady(daemon: Daemon): Promise<void> {
   const deadline = performance.now() + READY_MS;
   let failure: string | undefined;
@@ -89,7 +93,8 @@ export async function waitReady(daemon: Daemon): Promise<void> {
     failure = messageOf(error);
   });
   const ended = (): boolean => daemon.process.exitCode !== null || daemon.process.signalCode !== null;
-  while (statSync(daemon.subnetFile, { throwIfNoEntry: false }) === undefined) {
+  const isThere = (path: string): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined;
+  while (!isThere(daemon.subnetFile) || !isThere(daemon.cniSocket)) {
     if (failure !== undefined || ended()) throw daemonError(daemon, failure ?? `ended ${howEnded(daemon.process)}`);
     if (performance.now() > deadline) throw daemonError(daemon, `has no lease after ${READY_MS / 1000} s`);
     await delay(20);
@@ -103,7 +108,7 @@ export async function stopDaemons(state: LabState, daemons: readonly Daemon[]): 
   await endProcesses(ended, STOP_MS);
   state.record.processes = state.record.processes.filter(entry => !ended.includes(entry));
   saveState(state);
-  for (const daemon of daemons) rmSync(daemon.subnetFile, { force: true });
+  for (const daemon of daemons) for (const path of [daemon.subnetFile, daemon.cniSocket]) rmSync(path, { force: true });
 }
 
 export function howEnded(child: ChildProcess): string {

@@ -7,7 +7,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TulleError } from '../util/errors.ts';
-import { buildPods, buildUnderlay } from './build.ts';
+import { buildUnderlay } from './build.ts';
 import { type Daemon, howEnded, lastLines, startDaemon, stopDaemons, waitReady } from './cluster.ts';
 import { readNode, readPodNetwork } from './facts.ts';
 import { hintsFor } from './hints.ts';
@@ -24,6 +24,7 @@ import {
   TRANSPORTS,
   UNDERLAY,
 } from './plan.ts';
+import { plugPods } from './plug.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { resultOf } from './result.ts';
 import { checkTun, isInside, watchLifeline } from './rootless.ts';
@@ -117,7 +118,7 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   await step(`the underlay: a switch and ${plan.nodes} nodes`, () => buildUnderlay(state, plan));
   await step(`the registry: ${options.registry}`, () => startRegistry(state, options.registry));
   let daemons = await step(`tulled on ${plan.nodes} nodes, until each has its lease`, () => startDaemons(state, plan));
-  const pods = await step(`${plan.podPlans.length} pods`, () => plugPods(state, plan, daemons));
+  const pods = await step(`${plan.podPlans.length} pods`, () => plugAll(state, plan, daemons));
   const end = (name: string, address: string): End => ({
     name,
     namespaceFile: store.namespaceFile(state, name),
@@ -207,13 +208,17 @@ async function replaceDaemons(
   return started;
 }
 
-function plugPods(state: store.LabState, plan: LabPlan, daemons: readonly Daemon[]): PodFacts[] {
-  return daemons.flatMap(({ node, subnetFile }) => {
-    const network = readPodNetwork(subnetFile);
-    const pods = plan.podPlans.filter(pod => pod.node === node.name);
-    const addresses = buildPods(state, node, pods, network);
-    return pods.map((pod, i) => ({ name: pod.name, node: node.name, address: addresses[i], mtu: network.mtu }));
-  });
+async function plugAll(state: store.LabState, plan: LabPlan, daemons: readonly Daemon[]): Promise<PodFacts[]> {
+  const plugged = await Promise.all(
+    daemons.map(async daemon => {
+      const { name } = daemon.node;
+      const { mtu } = readPodNetwork(daemon.subnetFile);
+      const pods = plan.podPlans.filter(pod => pod.node === name);
+      const addresses = await plugPods(state, daemon, pods);
+      return pods.map((pod, i) => ({ name: pod.name, node: name, address: addresses[i], mtu }));
+    }),
+  );
+  return plugged.flat();
 }
 
 /** While the lab stands, a daemon that ends is news; when the lab ends it is not. */

@@ -12,19 +12,20 @@ const folder = (t: Test): string => {
   return path;
 };
 
-/** A daemon that is a shell script; $0 is its subnet file. */
+/** A daemon that is a shell script; $0 is its subnet file, $1 its CNI socket. */
 function daemon(t: Test, script: string): Daemon {
   const directory = folder(t);
   const subnetFile = join(directory, 'subnet.env');
+  const cniSocket = join(directory, 'cni.sock');
   const logFile = join(directory, 'tulled.log');
   writeFileSync(logFile, '');
-  const process = spawn('sh', ['-c', `exec >>${logFile} 2>&1; ${script}`, subnetFile], { stdio: 'ignore' });
+  const process = spawn('sh', ['-c', `exec >>${logFile} 2>&1; ${script}`, subnetFile, cniSocket], { stdio: 'ignore' });
   t.teardown(() => process.kill('SIGKILL'));
-  return { node: { name: 'node1', address: '10.88.0.1' }, process, logFile, subnetFile };
+  return { node: { name: 'node1', address: '10.88.0.1' }, process, logFile, subnetFile, cniSocket };
 }
 
 t.test('a daemon that becomes ready', async t => {
-  await waitReady(daemon(t, 'sleep 0.1; echo x > "$0"; exec sleep 60'));
+  await waitReady(daemon(t, 'sleep 0.1; echo x > "$0"; sleep 0.1; echo x > "$1"; exec sleep 60'));
   t.pass();
 });
 
@@ -39,9 +40,9 @@ t.test('a daemon that ends too soon: its last words are in the one line', async 
 });
 
 t.test('a daemon that cannot be started', async t => {
-  const { node, logFile, subnetFile } = daemon(t, 'true');
+  const { node, logFile, subnetFile, cniSocket } = daemon(t, 'true');
   const process = spawn('/no/such/program');
-  await t.rejects(waitReady({ node, process, logFile, subnetFile }), { code: 'daemon', message: /ENOENT/ });
+  await t.rejects(waitReady({ node, process, logFile, subnetFile, cniSocket }), { code: 'daemon', message: /ENOENT/ });
 });
 
 t.test('the end of a log', async t => {
