@@ -7,11 +7,11 @@ import { ensureForwarding } from '../host/forwarding.ts';
 import { type ChosenInterface, chooseInterface } from '../host/interface.ts';
 import { nodeId } from '../host/node-id.ts';
 import { startTrafficRules, type TrafficOptions, type TrafficRules } from '../host/rules.ts';
-import type { PreviousSubnet } from '../lease/choose.ts';
 import { type Clock, systemClock } from '../lease/clock.ts';
 import { type LeaseJournal, openJournal } from '../lease/journal-writer.ts';
+import type { LeaseSubnets } from '../lease/lease.ts';
 import type { Registry } from '../lease/registry.ts';
-import { readPreviousSubnet, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
+import { previousSubnetOf, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import type { Logger } from '../util/log.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
@@ -36,7 +36,7 @@ export interface DaemonParts {
   /** Returns the undo. */
   ensureForwarding(): () => void;
   /** The subnets that a subnet.env names. */
-  previousSubnet(path: string): PreviousSubnet;
+  previousSubnet(path: string): Partial<LeaseSubnets>;
   /** The networks that a subnet.env names; none where there is no such file. */
   formerNetworks(path: string): readonly Subnet4[];
   startTrafficRules(options: TrafficOptions): Promise<TrafficRules>;
@@ -58,7 +58,7 @@ export const realParts: DaemonParts = {
   startHealth,
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
   ensureForwarding,
-  previousSubnet: readPreviousSubnet,
+  previousSubnet: path => previousSubnetOf(readSubnetEnv(path)),
   formerNetworks,
   startTrafficRules,
   writeSubnetFile: writeSubnetEnv,
