@@ -6,7 +6,7 @@
 import { type Datapath, startDatapath } from '../datapath/datapath.ts';
 import type { Transport } from '../datapath/loop.ts';
 import type { Peer } from '../datapath/peers.ts';
-import { type Lease, leaseKeyOf, printSubnets, type Subnet4, subnetKey } from '../lease/lease.ts';
+import { type Lease, leaseKeyOf, printSubnets, type Subnet4, subnetKey, subnetsOf } from '../lease/lease.ts';
 import type { PeerChange } from '../lease/reconcile.ts';
 import { close, openUdp } from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
@@ -99,7 +99,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       if (udp !== 0) opened.push(udp);
       const datapath = await startDatapath({
         network: { network, subnetLength },
-        own: lease.subnet,
+        own: subnetsOf(lease),
         key: leaseKeyOf(lease),
         format: formatOf(backend.type),
         transport: options.transport,

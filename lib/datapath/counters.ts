@@ -26,6 +26,9 @@ export const DROP_REASONS = {
   'ingress-write-failed': 'the TUN refused the packet',
   'egress-fenced': "this node's lease ran out without a renewal: it may not send",
   'ingress-fenced': "this node's lease ran out without a renewal: it may not deliver",
+  'egress-link-local':
+    'an IPv6 packet to a multicast or link-local address, which stays on its link: the kernel makes some by itself',
+  'ingress-not-ipv4': 'an IPv6 packet: this network carries IPv4',
 } as const;
 
 export type DropReason = keyof typeof DROP_REASONS;

@@ -9,12 +9,12 @@ import { TulleError } from '../util/errors.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
 import { type DropReason, type FlowName, readDrops, readFlows } from './counters.ts';
 import type { Offload, Transport, WorkerInput, WorkerMessage } from './loop.ts';
-import { type Network, type Peer, PeerTable, subnetCountOf } from './peers.ts';
+import { type Network, type Own, type Peer, PeerTable, subnetCount6Of, subnetCountOf } from './peers.ts';
 import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_MTU, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
 
 export interface DatapathOptions {
   network: Network;
-  own: Subnet4;
+  own: Own;
   /** The lease key that our datagrams carry, 32 bits. */
   key: number;
   /** FORMAT_BARE or FORMAT_TULLE. */
@@ -60,7 +60,8 @@ const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './w
 
 export async function startDatapath(options: DatapathOptions): Promise<Datapath> {
   const subnetCount = subnetCountOf(options.network);
-  const slab = openSlab(subnetCount);
+  const subnetCount6 = subnetCount6Of(options.network);
+  const slab = openSlab(subnetCount, subnetCount6);
   const table = new PeerTable(slab, options.network);
   table.own(options.own);
   slab.control[CONTROL_KEY] = options.key;
@@ -73,6 +74,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   const input: WorkerInput = {
     buffer: slab.buffer,
     subnetCount,
+    subnetCount6,
     network,
     own,
     format,

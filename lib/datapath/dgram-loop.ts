@@ -7,8 +7,17 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { constants } from 'node:os';
-import { checksum, drain, monotonicMs, pollReadable, readTun, registerArena, writeTun } from '../sys/sys.ts';
-import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
+import {
+  checksum,
+  drain,
+  encodeAddress,
+  monotonicMs,
+  pollReadable,
+  readTun,
+  registerArena,
+  writeTun,
+} from '../sys/sys.ts';
+import { get16 } from '../wire/bytes.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
@@ -22,14 +31,12 @@ import {
   CONTROL_STOP,
   IOV_WORDS,
   MESSAGE_WORDS,
-  PEER_ADDRESS,
-  PEER_PORT,
   RECORD_WORDS,
   SLOT_BYTES,
   type Slab,
   TUN_READ_OFFSET,
 } from './slab.ts';
-import { pathLookup } from './underlay-path.ts';
+import { addressText, pathLookup } from './underlay-path.ts';
 
 /** Packets taken from the TUN before the event loop sees to the socket again. */
 const TURN = 64;
@@ -43,7 +50,9 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
   const { tun, wake, endpoint } = input;
   const { control, counters } = slab;
   const arena = registerArena(slab.bytes);
-  const socket = createSocket({ type: 'udp4', recvBufferSize: 2 ** 22, sendBufferSize: 2 ** 22 });
+  const buffers = { recvBufferSize: 2 ** 22, sendBufferSize: 2 ** 22 };
+  const six = endpoint.address.includes(':');
+  const socket = createSocket(six ? { type: 'udp6', ipv6Only: true, ...buffers } : { type: 'udp4', ...buffers });
   socket.bind({ port: endpoint.port, address: endpoint.address, exclusive: true });
   await once(socket, 'listening');
 
@@ -127,14 +136,9 @@ function sendSingly(slab: Slab, socket: Socket, count: number): number {
       const entry = (slab.egressIovsOffset >> 2) + iov * IOV_WORDS;
       parts.push(bytes.subarray(words[entry], words[entry] + words[entry + 1]));
     }
-    const peer = words[at + 3] >> 2;
+    const endpoint = words[at + 3];
     // An error of one datagram (EMSGSIZE, EHOSTUNREACH) comes later, when the message is gone; it is not a fault of the loop.
-    socket.send(
-      Buffer.concat(parts),
-      words[peer + PEER_PORT],
-      formatAddress4(words[peer + PEER_ADDRESS] >>> 0),
-      ignoreError,
-    );
+    socket.send(Buffer.concat(parts), get16(bytes, endpoint + 2), addressText(slab, endpoint), ignoreError);
     left++;
   }
   return left;
@@ -148,10 +152,5 @@ function placeDatagram(slab: Slab, datagram: Uint8Array, from: RemoteInfo): void
   const record = slab.recordsOffset >> 2;
   slab.words.fill(0, record, record + RECORD_WORDS);
   slab.words[record] = datagram.length;
-  const socketAddress = slab.recordsOffset + 16;
-  const address = parseAddress4(from.address) ?? 0;
-  slab.bytes[socketAddress] = 2;
-  slab.bytes[socketAddress + 2] = from.port >>> 8;
-  slab.bytes[socketAddress + 3] = from.port;
-  for (let i = 0; i < 4; i++) slab.bytes[socketAddress + 4 + i] = address >>> (24 - 8 * i);
+  encodeAddress(slab.bytes, slab.recordsOffset + 16, from.address, from.port);
 }

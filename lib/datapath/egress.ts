@@ -14,19 +14,27 @@
  */
 import { set16 } from '../wire/bytes.ts';
 import { finish } from '../wire/checksum.ts';
-import { type Subnet4, subnetIndex } from '../wire/cidr.ts';
-import { checkSuperHeaders4, rewriteSegment4, segmentCount, superHeaderLength4, trainSends } from '../wire/gso.ts';
+import { subnetIndex } from '../wire/cidr.ts';
+import {
+  checkSuperHeaders,
+  isIp6,
+  l4DistanceOf,
+  protocolOf,
+  rewriteSegment,
+  superHeaderLength,
+  totalLength,
+} from '../wire/either.ts';
+import { segmentCount, trainSends } from '../wire/gso.ts';
 import {
   checkIp4,
   decrementTtl,
   ip4Destination,
-  ip4HeaderLength,
-  ip4Protocol,
   ip4TotalLength,
   ip4Ttl,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
 } from '../wire/ip4.ts';
+import { checkIp6, decrementHopLimit, IP6_DESTINATION, IP6_SOURCE, ip6HopLimit, ip6TotalLength } from '../wire/ip6.ts';
 import { TCP_CHECKSUM } from '../wire/tcp.ts';
 import {
   emitTulle,
@@ -42,6 +50,7 @@ import {
   VNET_GSO_ECN,
   VNET_GSO_NONE,
   VNET_GSO_TCPV4,
+  VNET_GSO_TCPV6,
   VNET_GSO_UDP_L4,
   VNET_HEADER_BYTES,
   vnetChecksumOffset,
@@ -56,7 +65,8 @@ import { fragments4, mayFragment4 } from './fragment.ts';
 import { IcmpReply, NO_HOST, NO_ROUTE, TIME_EXCEEDED, TOO_BIG, type WriteReplies } from './icmp-reply.ts';
 import { MessageTable, type SendMessages } from './message-table.ts';
 import { type PathLookup, PathMtu } from './path-mtu.ts';
-import type { Network } from './peers.ts';
+import type { Network, Own } from './peers.ts';
+import { type Route6, route6Of, staysOnLink6 } from './route6.ts';
 import {
   CONTROL_KEY,
   CONTROL_TRAINS_OFF,
@@ -82,6 +92,7 @@ const NO_LEASE_DROP = dropIndex('egress-no-lease');
 const OWN = dropIndex('egress-own-subnet');
 const TTL = dropIndex('egress-ttl-exceeded');
 const TOO_BIG_DROP = dropIndex('egress-too-big');
+const LINK_LOCAL = dropIndex('egress-link-local');
 const FENCED = dropIndex('egress-fenced');
 const FRAGMENTS = flowIndex('egress-fragments');
 
@@ -90,7 +101,7 @@ const MAX_FRAGMENTS = 160;
 
 export interface EgressOptions {
   network: Network;
-  own: Subnet4;
+  own: Own;
   /** FORMAT_BARE or FORMAT_TULLE. */
   format: number;
   send: SendMessages;
@@ -104,6 +115,8 @@ export interface EgressOptions {
 export class Egress {
   readonly #slab: Slab;
   readonly #network: Network;
+  /** undefined in a network without IPv6 */
+  readonly #route6: Route6 | undefined;
   readonly #tulle: boolean;
   readonly #table: MessageTable;
   readonly #sum: Sum;
@@ -116,10 +129,11 @@ export class Egress {
     const { network, own, format, send, sum, writeReplies, pathTo, now } = options;
     this.#slab = slab;
     this.#network = network;
+    this.#route6 = route6Of(network);
     this.#tulle = format === FORMAT_TULLE;
     this.#table = new MessageTable(slab, send, (peer, ip, size) => this.#refused(peer, ip, size));
     this.#sum = sum;
-    this.#reply = new IcmpReply(slab, network.network, own, writeReplies, now);
+    this.#reply = new IcmpReply(slab, network, own, writeReplies, now);
     this.#paths = new PathMtu(slab, pathTo, now);
   }
 
@@ -142,44 +156,68 @@ export class Egress {
 
   /** One TUN read: vnet header and packet, `length` bytes at `offset`. Returns -1, or the index of the drop counter. */
   #packet(offset: number, length: number): number {
-    const { bytes, counters } = this.#slab;
+    const { bytes } = this.#slab;
     const available = length - VNET_HEADER_BYTES;
     const ip = offset + VNET_HEADER_BYTES;
     if (available < 1) return MALFORMED;
-    if (bytes[ip] >>> 4 === 6) return NOT_IPV4;
-    if (checkIp4(bytes, ip, available) !== 0) return MALFORMED;
-
     const gsoType = vnetGsoType(bytes, offset) & ~VNET_GSO_ECN;
     const segmentSize = gsoType === VNET_GSO_NONE ? 0 : vnetGsoSize(bytes, offset);
+    if (isIp6(bytes, ip)) return this.#packet6(offset, ip, available, gsoType, segmentSize);
+    if (checkIp4(bytes, ip, available) !== 0) return MALFORMED;
     const index = subnetIndex(ip4Destination(bytes, ip), this.#network.network, this.#network.subnetLength);
     if (index < 0) return OUTSIDE;
     const peer = this.#slab.routes[index];
-    if (peer === NO_LEASE) return this.#report(NO_LEASE_DROP, NO_ROUTE, ip, segmentSize);
-    if (peer === OWN_SUBNET) return this.#report(OWN, NO_HOST, ip, segmentSize);
+    if (peer >= OWN_SUBNET) return this.#noPeer(peer, ip, segmentSize);
     if (ip4Ttl(bytes, ip) <= 1) return this.#report(TTL, TIME_EXCEEDED, ip, segmentSize);
+    return this.#forward(peer, offset, ip, ip4TotalLength(bytes, ip), gsoType, segmentSize);
+  }
 
-    const total = ip4TotalLength(bytes, ip);
+  /** The same for an IPv6 packet. */
+  #packet6(offset: number, ip: number, available: number, gsoType: number, segmentSize: number): number {
+    const bytes = this.#slab.bytes;
+    if (this.#route6 === undefined) return NOT_IPV4;
+    if (checkIp6(bytes, ip, available) !== 0) return MALFORMED;
+    if (staysOnLink6(bytes, ip + IP6_SOURCE) || staysOnLink6(bytes, ip + IP6_DESTINATION)) return LINK_LOCAL;
+    const index = this.#route6.index(bytes, ip + IP6_DESTINATION);
+    if (index < 0) return OUTSIDE;
+    const peer = this.#slab.routes6[index];
+    if (peer >= OWN_SUBNET) return this.#noPeer(peer, ip, segmentSize);
+    if (ip6HopLimit(bytes, ip) <= 1) return this.#report(TTL, TIME_EXCEEDED, ip, segmentSize);
+    return this.#forward(peer, offset, ip, ip6TotalLength(bytes, ip), gsoType, segmentSize);
+  }
+
+  /** A checked packet whose peer is known and whose TTL suffices. */
+  #forward(peer: number, vnet: number, ip: number, total: number, gsoType: number, segmentSize: number): number {
+    const { bytes, counters } = this.#slab;
     const limit = this.#slab.words[((this.#slab.peersOffset + peer * PEER_BYTES) >> 2) + PEER_LIMIT];
     if (gsoType === VNET_GSO_NONE) {
-      const partial = (vnetFlags(bytes, offset) & VNET_FLAG_NEEDS_CSUM) !== 0;
-      if (total > limit && total > this.#paths.limitNow(peer)) return this.#tooBig(peer, offset, ip, total, partial);
-      decrementTtl(bytes, ip);
-      if (!this.#single(peer, offset, ip, total, partial)) return MALFORMED;
+      const partial = (vnetFlags(bytes, vnet) & VNET_FLAG_NEEDS_CSUM) !== 0;
+      if (total > limit && total > this.#paths.limitNow(peer)) return this.#tooBig(peer, vnet, ip, total, partial);
+      oneHopLess(bytes, ip);
+      if (!this.#single(peer, vnet, ip, total, partial)) return MALFORMED;
     } else {
-      if (segmentSize === 0 || checkSuperHeaders4(bytes, ip, total) !== 0) return MALFORMED;
-      if (gsoType !== (ip4Protocol(bytes, ip) === PROTOCOL_TCP ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4)) return MALFORMED;
-      const inner = superHeaderLength4(bytes, ip);
+      if (segmentSize === 0 || checkSuperHeaders(bytes, ip, total) !== 0) return MALFORMED;
+      const tcp = isIp6(bytes, ip) ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4;
+      if (gsoType !== (protocolOf(bytes, ip) === PROTOCOL_TCP ? tcp : VNET_GSO_UDP_L4)) return MALFORMED;
+      const inner = superHeaderLength(bytes, ip);
       const longest = Math.min(total, inner + segmentSize);
       if (longest > limit && longest > this.#paths.limitNow(peer)) {
         this.#reply.report(TOO_BIG, ip, segmentSize, this.#paths.limitNow(peer));
         return TOO_BIG_DROP;
       }
-      decrementTtl(bytes, ip);
+      oneHopLess(bytes, ip);
       if (!this.#superPacket(peer, ip, total, inner, segmentSize)) return MALFORMED;
     }
     counters[PACKETS]++;
     counters[BYTES] += total;
     return -1;
+  }
+
+  /** A packet for a subnet that no peer holds: `route` is NO_LEASE or OWN_SUBNET. */
+  #noPeer(route: number, ip: number, segmentSize: number): number {
+    return route === NO_LEASE
+      ? this.#report(NO_LEASE_DROP, NO_ROUTE, ip, segmentSize)
+      : this.#report(OWN, NO_HOST, ip, segmentSize);
   }
 
   /** Tells the packet's sender, and returns the drop counter. */
@@ -211,8 +249,8 @@ export class Egress {
    */
   #refused(peer: number, ip: number, segmentSize: number): void {
     const { bytes } = this.#slab;
-    const total = ip4TotalLength(bytes, ip);
-    const tried = segmentSize === 0 ? total : Math.min(total, superHeaderLength4(bytes, ip) + segmentSize);
+    const total = totalLength(bytes, ip);
+    const tried = segmentSize === 0 ? total : Math.min(total, superHeaderLength(bytes, ip) + segmentSize);
     const limit = this.#paths.learn(peer, tried);
     if (limit < tried) this.#reply.report(TOO_BIG, ip, segmentSize, limit);
   }
@@ -303,12 +341,12 @@ export class Egress {
     const bytes = this.#slab.bytes;
     const headers = this.#table.innerHeaders();
     bytes.copyWithin(headers, ip, ip + inner);
-    rewriteSegment4(bytes, headers, inner, index, size, slice, last);
-    const ipLength = ip4HeaderLength(bytes, headers);
+    rewriteSegment(bytes, headers, inner, index, size, slice, last);
+    const ipLength = l4DistanceOf(bytes, headers);
     const at = ip + inner + index * size;
     // The header's length is even, so the two sums add up (RFC 1071 §2 (A)).
     const total = this.#sum(at, slice, this.#sum(headers + ipLength, inner - ipLength, 0));
-    const field = ip4Protocol(bytes, headers) === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
+    const field = protocolOf(bytes, headers) === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
     set16(bytes, headers + ipLength + field, finish(total) || 0xffff);
     this.#table.iov(headers, inner);
     this.#table.iov(at, slice);
@@ -317,7 +355,12 @@ export class Egress {
 
 /** True when the place is that of the TCP or UDP checksum right behind the IP header: what a receiver derives by itself. */
 function isL4Checksum(bytes: Uint8Array, ip: number, start: number, field: number): boolean {
-  if (start !== ip4HeaderLength(bytes, ip)) return false;
-  const protocol = ip4Protocol(bytes, ip);
+  if (start !== l4DistanceOf(bytes, ip)) return false;
+  const protocol = protocolOf(bytes, ip);
   return (protocol === PROTOCOL_TCP && field === TCP_CHECKSUM) || (protocol === PROTOCOL_UDP && field === UDP_CHECKSUM);
+}
+
+function oneHopLess(bytes: Uint8Array, ip: number): void {
+  if (isIp6(bytes, ip)) decrementHopLimit(bytes, ip);
+  else decrementTtl(bytes, ip);
 }

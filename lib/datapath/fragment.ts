@@ -10,7 +10,6 @@ import {
   IP4_MORE_FRAGMENTS,
   IP4_OFFSET_MASK,
   ip4FragmentWord,
-  ip4HeaderLength,
   ip4TotalLength,
   setIp4Checksum,
   setIp4TotalLength,
@@ -19,9 +18,12 @@ import { emitTulle, HEADER_BYTES, KIND_PACKET } from '../wire/tulle.ts';
 import type { MessageTable } from './message-table.ts';
 import { CONTROL_KEY, type Slab } from './slab.ts';
 
-/** False for a packet that must not be fragmented; also for one with options, which only some fragments may repeat. */
+/** Version 4 and a header of five words. */
+const IP4_WITHOUT_OPTIONS = 0x45;
+
+/** False for a packet that must not be fragmented, IPv6 is one; also for one with options, which only some fragments may repeat. */
 export function mayFragment4(bytes: Uint8Array, ip: number): boolean {
-  return (ip4FragmentWord(bytes, ip) & IP4_DONT_FRAGMENT) === 0 && ip4HeaderLength(bytes, ip) === IP4_HEADER_BYTES;
+  return bytes[ip] === IP4_WITHOUT_OPTIONS && (ip4FragmentWord(bytes, ip) & IP4_DONT_FRAGMENT) === 0;
 }
 
 /**

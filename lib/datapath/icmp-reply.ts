@@ -7,21 +7,29 @@
  * through the TUN. An address of the pod network outside our own subnet is neither. We take the network's first, which by
  * default no node gets, so that a traceroute shows the crossing as a hop of its own; if it lies in our subnet, the last.
  */
-import { broadcast, contains4, type Subnet4 } from '../wire/cidr.ts';
-import { checkSuperHeaders4, rewriteSegment4, superHeaderLength4 } from '../wire/gso.ts';
+import { broadcast, contains4, contains6, maskOf6 } from '../wire/cidr.ts';
+import { checkSuperHeaders, isIp6, rewriteSegment, superHeaderLength, totalLength } from '../wire/either.ts';
 import {
   emitError4,
+  emitError6,
   ICMP4_FRAGMENTATION_NEEDED,
   ICMP4_HOST_UNREACHABLE,
   ICMP4_NET_UNREACHABLE,
   ICMP4_TIME_EXCEEDED,
   ICMP4_UNREACHABLE,
+  ICMP6_ADDRESS_UNREACHABLE,
   ICMP6_ERROR_MAX_BYTES,
+  ICMP6_NO_ROUTE,
+  ICMP6_PACKET_TOO_BIG,
+  ICMP6_TIME_EXCEEDED,
+  ICMP6_UNREACHABLE,
   mayReport4,
+  mayReport6,
 } from '../wire/icmp.ts';
-import { ip4TotalLength } from '../wire/ip4.ts';
+import { bigintToAddress6 } from '../wire/ip6.ts';
 import { emitVnet, VNET_GSO_NONE, VNET_HEADER_BYTES } from '../wire/vnet.ts';
 import { flowIndex } from './counters.ts';
+import type { Network, Own } from './peers.ts';
 import { IOV_WORDS, PACKET_WORDS, REPLY_BYTES, SLOTS, type Slab, TUN_READ_OFFSET } from './slab.ts';
 
 /** Hands `count` packets of the slab's reply table to the TUN, returns how many it took. */
@@ -35,6 +43,10 @@ export const TOO_BIG = 3;
 
 const TYPES4 = [ICMP4_UNREACHABLE, ICMP4_UNREACHABLE, ICMP4_TIME_EXCEEDED, ICMP4_UNREACHABLE];
 const CODES4 = [ICMP4_NET_UNREACHABLE, ICMP4_HOST_UNREACHABLE, 0, ICMP4_FRAGMENTATION_NEEDED];
+const TYPES6 = [ICMP6_UNREACHABLE, ICMP6_UNREACHABLE, ICMP6_TIME_EXCEEDED, ICMP6_PACKET_TOO_BIG];
+const CODES6 = [ICMP6_NO_ROUTE, ICMP6_ADDRESS_UNREACHABLE, 0, 0];
+/** A host need not believe in less (RFC 8201 §4), and must be able to send as much (RFC 8200 §5). */
+const LEAST_MTU6 = 1_280;
 
 /** A token bucket for the whole node, as the kernel's own (icmp_msgs_per_sec, icmp_msgs_burst in ip-sysctl.rst). */
 const PER_SECOND = 1_000;
@@ -44,13 +56,22 @@ const SENT = flowIndex('icmp-sent');
 const LIMITED = flowIndex('icmp-limited');
 
 /** The address that our errors come from: of the network, and not of our own subnet. */
-export function replySource4(network: Subnet4, own: Subnet4): number {
-  return contains4(own, network.address) ? broadcast(network) : network.address;
+export function replySource4({ network }: Network, { subnet }: Own): number {
+  return contains4(subnet, network.address) ? broadcast(network) : network.address;
+}
+
+/** The same for IPv6; undefined in a network without it. */
+export function replySource6({ network6 }: Network, { subnet6 }: Own): Uint8Array | undefined {
+  if (network6 === undefined) return undefined;
+  const isOwn = subnet6 !== undefined && contains6(subnet6, network6.address);
+  const last = network6.address | (maskOf6(128) ^ maskOf6(network6.prefixLength));
+  return bigintToAddress6(isOwn ? last : network6.address);
 }
 
 export class IcmpReply {
   readonly #slab: Slab;
   readonly #source4: number;
+  readonly #source6: Uint8Array | undefined;
   readonly #write: WriteReplies;
   readonly #now: () => number;
   #count = 0;
@@ -58,9 +79,10 @@ export class IcmpReply {
   #filledAt: number;
 
   /** `now`: milliseconds of a clock that nobody sets; asked once a report, not once a packet. */
-  constructor(slab: Slab, network: Subnet4, own: Subnet4, write: WriteReplies, now: () => number) {
+  constructor(slab: Slab, network: Network, own: Own, write: WriteReplies, now: () => number) {
     this.#slab = slab;
     this.#source4 = replySource4(network, own);
+    this.#source6 = replySource6(network, own);
     this.#write = write;
     this.#now = now;
     this.#filledAt = now();
@@ -72,20 +94,33 @@ export class IcmpReply {
    */
   report(what: number, ip: number, segmentSize: number, mtu: number): void {
     const { bytes, counters } = this.#slab;
-    if (!mayReport4(bytes, ip)) return;
+    const six = isIp6(bytes, ip);
+    if (six ? !mayReport6(bytes, ip, TYPES6[what]) : !mayReport4(bytes, ip)) return;
     if (!this.#takeToken()) {
       counters[LIMITED]++;
       return;
     }
     if (this.#count === SLOTS) this.flush();
     const about = segmentSize === 0 ? ip : this.#firstSegment(ip, segmentSize);
-    const quotable = Math.min(ip4TotalLength(bytes, about), ICMP6_ERROR_MAX_BYTES);
+    const quotable = Math.min(totalLength(bytes, about), ICMP6_ERROR_MAX_BYTES);
     const vnet = this.#slab.repliesOffset + this.#count * REPLY_BYTES + TUN_READ_OFFSET;
     const at = vnet + VNET_HEADER_BYTES;
     emitVnet(bytes, vnet, 0, VNET_GSO_NONE, 0, 0, 0, 0);
-    const rest = what === TOO_BIG ? mtu : 0;
-    const length = emitError4(bytes, at, TYPES4[what], CODES4[what], rest, this.#source4, bytes, about, quotable);
+    const length = six ? this.#emit6(at, what, mtu, about, quotable) : this.#emit4(at, what, mtu, about, quotable);
     this.#add(vnet, VNET_HEADER_BYTES + length);
+  }
+
+  #emit4(at: number, what: number, mtu: number, about: number, quotable: number): number {
+    const { bytes } = this.#slab;
+    const rest = what === TOO_BIG ? mtu : 0;
+    return emitError4(bytes, at, TYPES4[what], CODES4[what], rest, this.#source4, bytes, about, quotable);
+  }
+
+  #emit6(at: number, what: number, mtu: number, about: number, quotable: number): number {
+    const { bytes } = this.#slab;
+    const rest = what === TOO_BIG ? Math.max(mtu, LEAST_MTU6) : 0;
+    // Packets of IPv6 come this far only in a network that has it.
+    return emitError6(bytes, at, TYPES6[what], CODES6[what], rest, this.#source6!, bytes, about, quotable);
   }
 
   /** Writes what is due. */
@@ -112,13 +147,13 @@ export class IcmpReply {
   /** A copy of a super-packet's beginning whose headers are those of its first segment. */
   #firstSegment(ip: number, segmentSize: number): number {
     const { bytes } = this.#slab;
-    const total = ip4TotalLength(bytes, ip);
-    if (checkSuperHeaders4(bytes, ip, total) !== 0) return ip;
+    const total = totalLength(bytes, ip);
+    if (checkSuperHeaders(bytes, ip, total) !== 0) return ip;
     const copy = this.#slab.repliesOffset + SLOTS * REPLY_BYTES;
     bytes.copyWithin(copy, ip, ip + Math.min(total, ICMP6_ERROR_MAX_BYTES));
-    const inner = superHeaderLength4(bytes, ip);
+    const inner = superHeaderLength(bytes, ip);
     const payload = Math.min(segmentSize, total - inner);
-    rewriteSegment4(bytes, copy, inner, 0, segmentSize, payload, payload === total - inner);
+    rewriteSegment(bytes, copy, inner, 0, segmentSize, payload, payload === total - inner);
     return copy;
   }
 

@@ -12,19 +12,11 @@
  * Nothing is kept from one batch to the next: a run that is open at the end of a batch is closed there.
  * borrowed: every offset, until `take` returns.
  */
-import { get16, get32 } from '../wire/bytes.ts';
+import { get32 } from '../wire/bytes.ts';
 import { contains4, type Subnet4 } from '../wire/cidr.ts';
-import { checkSegment4, superHeaderLength4 } from '../wire/gso.ts';
-import {
-  checkIp4,
-  ip4Destination,
-  ip4HeaderLength,
-  ip4Protocol,
-  ip4Source,
-  ip4TotalLength,
-  PROTOCOL_TCP,
-  PROTOCOL_UDP,
-} from '../wire/ip4.ts';
+import { checkSegment, isIp6, l4DistanceOf, protocolOf, superHeaderLength, totalLength } from '../wire/either.ts';
+import { checkIp4, ip4Destination, ip4Source, PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ip4.ts';
+import { checkIp6, IP6_DESTINATION, IP6_SOURCE } from '../wire/ip6.ts';
 import { TCP_CHECKSUM } from '../wire/tcp.ts';
 import {
   bundlePacket,
@@ -48,12 +40,14 @@ import { emitVnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, VNET_HEADER_BYTES } from
 import { dropIndex, flowIndex } from './counters.ts';
 import { FlowRun, type Sum } from './flow-run.ts';
 import { PacketTable, RUN_OF_SEGMENTS, type WritePackets, writeRunHeaders } from './packet-table.ts';
-import { findPeer, type Network } from './peers.ts';
+import { findPeer, type Network, type Own } from './peers.ts';
+import { indexOf6, type Route6, route6Of, staysOnLink6 } from './route6.ts';
 import {
   CONTROL_COALESCE_OFF,
   FORMAT_TULLE,
   PEER_BYTES,
   PEER_FORMAT,
+  PEER_INDEX6,
   PEER_KEY,
   PEER_MASK,
   PEER_SUBNET,
@@ -62,7 +56,6 @@ import {
   type Slab,
 } from './slab.ts';
 
-const AF_INET = 2;
 /** UIO_MAXIOV (include/uapi/linux/uio.h) bounds a gathered write; UDP_MAX_SEGMENTS (include/linux/udp.h) a UDP super-packet. */
 const MAX_TCP_RUN = 1_024;
 const MAX_UDP_RUN = 128;
@@ -80,11 +73,15 @@ const STALE_KEY = dropIndex('ingress-stale-key');
 const SPOOFED = dropIndex('ingress-spoofed-source');
 const NOT_OURS = dropIndex('ingress-not-ours');
 const FENCED = dropIndex('ingress-fenced');
+const NOT_IPV4 = dropIndex('ingress-not-ipv4');
 
 export class Ingress {
   readonly #slab: Slab;
   readonly #network: Subnet4;
   readonly #own: Subnet4;
+  /** undefined in a network without IPv6 */
+  readonly #route6: Route6 | undefined;
+  readonly #ownIndex6: number;
   readonly #table: PacketTable;
   readonly #flow: FlowRun;
 
@@ -95,16 +92,19 @@ export class Ingress {
   #runFirst = 0;
   #runSegmentSize = 0;
   #runInner = 0;
+  #runL4 = 0;
   #runIp = 0;
   #runTotal = 0;
   #runPayload = 0;
   #runWord = 0;
   #runLimit = 0;
 
-  constructor(slab: Slab, network: Network, own: Subnet4, write: WritePackets, sum: Sum) {
+  constructor(slab: Slab, network: Network, own: Own, write: WritePackets, sum: Sum) {
     this.#slab = slab;
     this.#network = network.network;
-    this.#own = own;
+    this.#own = own.subnet;
+    this.#route6 = route6Of(network);
+    this.#ownIndex6 = indexOf6(own.subnet6, network);
     this.#table = new PacketTable(slab, write);
     this.#flow = new FlowRun(slab, this.#table, sum);
   }
@@ -123,7 +123,7 @@ export class Ingress {
   }
 
   #record(slot: number): void {
-    const { words, bytes, counters } = this.#slab;
+    const { words, counters } = this.#slab;
     const record = (this.#slab.recordsOffset >> 2) + slot * RECORD_WORDS;
     const length = words[record];
     const stride = words[record + 1] > 0 ? words[record + 1] : length;
@@ -133,11 +133,7 @@ export class Ingress {
       counters[TRUNCATED] += datagrams;
       return;
     }
-    const socketAddress = this.#slab.recordsOffset + slot * RECORD_WORDS * 4 + 16;
-    const peer =
-      (words[record + 4] & 0xffff) === AF_INET
-        ? findPeer(this.#slab, get32(bytes, socketAddress + 4), get16(bytes, socketAddress + 2))
-        : -1;
+    const peer = findPeer(this.#slab, record + 4);
     if (peer < 0) {
       counters[UNKNOWN_SENDER] += datagrams;
       return;
@@ -197,6 +193,7 @@ export class Ingress {
   /** Where the inner addresses of a checked packet may not be what they are: the drop counter, or -1. */
   #refuse(record: number, ip: number): number {
     const { bytes, words } = this.#slab;
+    if (isIp6(bytes, ip)) return this.#refuse6(record, ip);
     const source = ip4Source(bytes, ip);
     if (contains4(this.#network, source) && (source & words[record + PEER_MASK]) !== words[record + PEER_SUBNET])
       return SPOOFED;
@@ -205,18 +202,34 @@ export class Ingress {
     return -1;
   }
 
+  /** The same for IPv6. Nothing that belongs to a link may come from beyond it: neighbour discovery trusts its link. */
+  #refuse6(record: number, ip: number): number {
+    const { bytes, words } = this.#slab;
+    const route = this.#route6;
+    if (route === undefined) return NOT_IPV4;
+    if (staysOnLink6(bytes, ip + IP6_SOURCE)) return SPOOFED;
+    if (staysOnLink6(bytes, ip + IP6_DESTINATION)) return NOT_OURS;
+    const source = route.index(bytes, ip + IP6_SOURCE);
+    if (source >= 0 && source !== words[record + PEER_INDEX6]) return SPOOFED;
+    const destination = route.index(bytes, ip + IP6_DESTINATION);
+    return destination >= 0 && destination !== this.#ownIndex6 ? NOT_OURS : -1;
+  }
+
   /** One whole packet, `available` bytes at `ip`. */
   #single(record: number, ip: number, available: number, partial: boolean): number {
     const bytes = this.#slab.bytes;
-    if (checkIp4(bytes, ip, available) !== 0) return MALFORMED;
+    if (available > 0 && isIp6(bytes, ip)) {
+      if (this.#route6 === undefined) return NOT_IPV4;
+      if (checkIp6(bytes, ip, available) !== 0) return MALFORMED;
+    } else if (checkIp4(bytes, ip, available) !== 0) return MALFORMED;
     const refused = this.#refuse(record, ip);
     if (refused >= 0) return refused;
-    const total = ip4TotalLength(bytes, ip);
+    const total = totalLength(bytes, ip);
     let start = 0;
     let field = 0;
     if (partial) {
-      start = ip4HeaderLength(bytes, ip);
-      const protocol = ip4Protocol(bytes, ip);
+      start = l4DistanceOf(bytes, ip);
+      const protocol = protocolOf(bytes, ip);
       field = protocol === PROTOCOL_TCP ? TCP_CHECKSUM : protocol === PROTOCOL_UDP ? UDP_CHECKSUM : -1;
       if (field < 0 || start + field + 2 > total) return MALFORMED;
     }
@@ -251,7 +264,7 @@ export class Ingress {
       this.#runSegmentSize === size &&
       available > this.#runInner &&
       // An id comes round every 65,536 super-packets; TCP's sequence number tells an old one from a new one.
-      get32(bytes, ip + ip4HeaderLength(bytes, ip) + 4) === this.#runWord;
+      get32(bytes, ip + this.#runL4 + 4) === this.#runWord;
     if (continues) {
       const slice = Math.min(size, this.#runTotal - this.#runInner - index * size);
       if (slice <= 0 || available !== this.#runInner + slice) return MALFORMED;
@@ -261,13 +274,15 @@ export class Ingress {
       return -1;
     }
 
-    if (checkSegment4(bytes, offset, length) !== 0) return MALFORMED;
+    if (checkSegment(bytes, offset, length) !== 0) return MALFORMED;
+    if (isIp6(bytes, ip) && this.#route6 === undefined) return NOT_IPV4;
     const refused = this.#refuse(record, ip);
     if (refused >= 0) return refused;
     this.#closeRun();
     this.#flow.close();
     if (!this.#table.hasRoom(1, 2)) this.#table.flush();
-    const inner = superHeaderLength4(bytes, ip);
+    const inner = superHeaderLength(bytes, ip);
+    const l4 = l4DistanceOf(bytes, ip);
     // The first segment lies in one piece with its headers, and the vnet header takes the tulle header's place.
     this.#table.iov(ip - VNET_HEADER_BYTES, VNET_HEADER_BYTES + available);
     this.#runPeer = peer;
@@ -276,11 +291,12 @@ export class Ingress {
     this.#runFirst = index;
     this.#runSegmentSize = size;
     this.#runInner = inner;
+    this.#runL4 = l4;
     this.#runIp = ip;
-    this.#runTotal = ip4TotalLength(bytes, ip);
+    this.#runTotal = totalLength(bytes, ip);
     this.#runPayload = available - inner;
-    this.#runWord = get32(bytes, ip + ip4HeaderLength(bytes, ip) + 4);
-    this.#runLimit = ip4Protocol(bytes, ip) === PROTOCOL_TCP ? MAX_TCP_RUN : MAX_UDP_RUN;
+    this.#runWord = get32(bytes, ip + l4 + 4);
+    this.#runLimit = protocolOf(bytes, ip) === PROTOCOL_TCP ? MAX_TCP_RUN : MAX_UDP_RUN;
     if (this.#slab.control[CONTROL_COALESCE_OFF] !== 0) this.#closeRun();
     return -1;
   }

@@ -6,8 +6,7 @@
 
 import { constants } from 'node:os';
 import { errnoName } from '../sys/sys.ts';
-import type { Subnet4 } from '../wire/cidr.ts';
-import type { Network } from './peers.ts';
+import type { Network, Own } from './peers.ts';
 import { CONTROL_COALESCE_OFF, CONTROL_TRAINS_OFF, CONTROL_UNDERLAY_ERROR, type Slab } from './slab.ts';
 
 /** How datagrams cross: one at a time; batched system calls; or batches, trains and the TUN's offloads. */
@@ -17,8 +16,9 @@ export type Transport = 'dgram' | 'batch' | 'offload';
 export interface WorkerInput {
   buffer: SharedArrayBuffer;
   subnetCount: number;
+  subnetCount6: number;
   network: Network;
-  own: Subnet4;
+  own: Own;
   /** FORMAT_BARE or FORMAT_TULLE. */
   format: number;
   transport: Transport;

@@ -3,8 +3,8 @@
  * write turns coalescing off, and its segments are written one by one.
  */
 import { constants } from 'node:os';
-import { rewriteSegment4 } from '../wire/gso.ts';
-import { ip4HeaderLength, ip4Protocol, ip4TotalLength, PROTOCOL_TCP } from '../wire/ip4.ts';
+import { isIp6, l4DistanceOf, protocolOf, rewriteSegment, totalLength } from '../wire/either.ts';
+import { PROTOCOL_TCP } from '../wire/ip4.ts';
 import { TCP_CHECKSUM, TCP_CWR, tcpFlags } from '../wire/tcp.ts';
 import { HEADER_BYTES, tulleIndex } from '../wire/tulle.ts';
 import { UDP_CHECKSUM } from '../wire/udp.ts';
@@ -14,6 +14,7 @@ import {
   VNET_GSO_ECN,
   VNET_GSO_NONE,
   VNET_GSO_TCPV4,
+  VNET_GSO_TCPV6,
   VNET_GSO_UDP_L4,
   VNET_HEADER_BYTES,
   vnetChecksumOffset,
@@ -48,10 +49,10 @@ export function writeRunHeaders(
   isLast: boolean,
   count: number,
 ): void {
-  rewriteSegment4(bytes, ip, inner, index, size, payload, isLast);
-  const ipLength = ip4HeaderLength(bytes, ip);
+  rewriteSegment(bytes, ip, inner, index, size, payload, isLast);
+  const ipLength = l4DistanceOf(bytes, ip);
   const vnet = ip - VNET_HEADER_BYTES;
-  const tcp = ip4Protocol(bytes, ip) === PROTOCOL_TCP;
+  const tcp = protocolOf(bytes, ip) === PROTOCOL_TCP;
   const field = tcp ? TCP_CHECKSUM : UDP_CHECKSUM;
   if (count === 1) {
     emitVnet(bytes, vnet, VNET_FLAG_NEEDS_CSUM, VNET_GSO_NONE, 0, 0, ipLength, field);
@@ -62,7 +63,7 @@ export function writeRunHeaders(
     bytes,
     vnet,
     VNET_FLAG_NEEDS_CSUM,
-    (tcp ? VNET_GSO_TCPV4 : VNET_GSO_UDP_L4) | ecn,
+    (tcp ? (isIp6(bytes, ip) ? VNET_GSO_TCPV6 : VNET_GSO_TCPV4) : VNET_GSO_UDP_L4) | ecn,
     inner,
     size,
     ipLength,
@@ -161,7 +162,7 @@ export class PacketTable {
       const ip = i === 0 ? firstIp : words[iov] - inner;
       // The first header was rewritten for the run and begins at its first byte; the others are the super-packet's still.
       const index = i === 0 ? 0 : tulleIndex(bytes, ip - HEADER_BYTES);
-      const isLast = i > 0 && inner + index * size + slice >= ip4TotalLength(bytes, ip);
+      const isLast = i > 0 && inner + index * size + slice >= totalLength(bytes, ip);
       writeRunHeaders(bytes, ip, inner, index, size, slice, isLast, 1);
       words[iov] = ip - VNET_HEADER_BYTES;
       words[iov + 1] = VNET_HEADER_BYTES + inner + slice;
@@ -185,7 +186,7 @@ export class PacketTable {
     const headers = words[iovs + IOV_WORDS + 1] - vnetGsoSize(bytes, vnet);
     const [start, field] = [vnetChecksumStart(bytes, vnet), vnetChecksumOffset(bytes, vnet)];
     const size = vnetGsoSize(bytes, vnet);
-    rewriteSegment4(bytes, firstIp, headers, 0, size, size, false);
+    rewriteSegment(bytes, firstIp, headers, 0, size, size, false);
     for (let i = 0; i < count; i++) {
       // The entry before this packet's was written already: it becomes the vnet header's.
       const at = iovs + i * IOV_WORDS;

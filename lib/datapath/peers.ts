@@ -9,37 +9,49 @@
  *     in progress sees it change.
  */
 import { TulleError } from '../util/errors.ts';
-import type { Subnet4 } from '../wire/cidr.ts';
-import { formatCidr4, maskOf } from '../wire/cidr.ts';
+import { set32 } from '../wire/bytes.ts';
+import type { Subnet4, Subnet6 } from '../wire/cidr.ts';
+import { formatCidr4, formatCidr6, maskOf } from '../wire/cidr.ts';
+import { indexOf6 } from './route6.ts';
 import {
   CONTROL_EPOCH,
   CONTROL_HASH,
   NO_LEASE,
   NO_LIMIT,
   OWN_SUBNET,
-  PEER_ADDRESS,
   PEER_BYTES,
   PEER_FORMAT,
+  PEER_INDEX6,
   PEER_KEY,
   PEER_LIMIT,
   PEER_MASK,
-  PEER_PORT,
   PEER_SUBNET,
   type Slab,
 } from './slab.ts';
 
 const AF_INET = 2;
+const AF_INET6 = 10;
 
 export interface Network {
   network: Subnet4;
   /** Prefix length of every subnet in the network. */
   subnetLength: number;
+  /** The same for IPv6, in a dual-stack network. */
+  network6?: Subnet6;
+  subnetLength6?: number;
+}
+
+/** What this node holds itself. */
+export interface Own {
+  subnet: Subnet4;
+  subnet6?: Subnet6;
 }
 
 export interface Peer {
   subnet: Subnet4;
-  /** The endpoint: an IPv4 address as a number, and a UDP port. */
-  address: number;
+  subnet6?: Subnet6;
+  /** The endpoint: an IPv4 address as a number, or the 16 bytes of an IPv6 address; and a UDP port. */
+  address: number | Uint8Array;
   port: number;
   /** The lease key that this peer's datagrams must carry. */
   key: number;
@@ -48,30 +60,57 @@ export interface Peer {
 }
 
 export const subnetCountOf = (network: Network): number => 2 ** (network.subnetLength - network.network.prefixLength);
+/** 0 in a network without IPv6. */
+export const subnetCount6Of = ({ network6, subnetLength6 }: Network): number =>
+  network6 === undefined || subnetLength6 === undefined ? 0 : 2 ** (subnetLength6 - network6.prefixLength);
+
+// An endpoint is a struct sockaddr_in or sockaddr_in6 (linux/in.h, in6.h), named by the index of its first word. That word
+// holds family and port; the address is word 1, or words 2 to 5. Flow label and scope do not count.
 
 /** Where the search for an endpoint begins. */
-export function endpointHash(address: number, port: number, mask: number): number {
-  const mixed = Math.imul(address ^ (port << 16) ^ port, 0x9e3779b1);
+function endpointHash(words: Int32Array, at: number, mask: number): number {
+  let mixed = Math.imul(words[at], 0x85ebca6b);
+  if ((words[at] & 0xffff) === AF_INET) mixed ^= words[at + 1];
+  else for (let i = 2; i < 6; i++) mixed = Math.imul(mixed ^ words[at + i], 0xc2b2ae35);
+  mixed = Math.imul(mixed, 0x9e3779b1);
   return (mixed ^ (mixed >>> 15)) & mask;
 }
 
-/** The number of the peer with this endpoint, or -1. */
-export function findPeer(slab: Slab, address: number, port: number): number {
+function sameEndpoint(words: Int32Array, a: number, b: number): boolean {
+  if (words[a] !== words[b]) return false;
+  if ((words[a] & 0xffff) === AF_INET) return words[a + 1] === words[b + 1];
+  for (let i = 2; i < 6; i++) if (words[a + i] !== words[b + i]) return false;
+  return true;
+}
+
+/** The number of the peer whose endpoint is the struct sockaddr at this word of the slab, or -1. */
+export function findPeer(slab: Slab, address: number): number {
+  const { words } = slab;
   const hash = slab.hashes[slab.control[CONTROL_HASH] === 0 ? 0 : 1];
   const mask = hash.length - 1;
-  for (let at = endpointHash(address, port, mask); hash[at] !== 0; at = (at + 1) & mask) {
+  for (let at = endpointHash(words, address, mask); hash[at] !== 0; at = (at + 1) & mask) {
     const peer = hash[at] - 1;
-    const word = (slab.peersOffset + peer * PEER_BYTES) >> 2;
-    if (slab.words[word + PEER_ADDRESS] === (address | 0) && slab.words[word + PEER_PORT] === port) return peer;
+    if (sameEndpoint(words, (slab.peersOffset + peer * PEER_BYTES) >> 2, address)) return peer;
   }
   return -1;
+}
+
+/** Writes an endpoint as a struct sockaddr: family in the machine's order, port and address in the network's. 32 bytes. */
+export function writeEndpoint(bytes: Uint8Array, offset: number, address: number | Uint8Array, port: number): void {
+  bytes.fill(0, offset, offset + 32);
+  // All of Node's Linux machines that we serve are little-endian (wire/vnet.ts).
+  bytes[offset] = typeof address === 'number' ? AF_INET : AF_INET6;
+  bytes[offset + 2] = port >>> 8;
+  bytes[offset + 3] = port;
+  if (typeof address === 'number') set32(bytes, offset + 4, address);
+  else bytes.set(address, offset + 8);
 }
 
 export class PeerTable {
   readonly #slab: Slab;
   readonly #network: Network;
   /** Peers that are known, by the number of their subnet. */
-  readonly #live = new Map<number, { place: number; peer: Peer }>();
+  readonly #live = new Map<number, { place: number; peer: Peer; index6: number }>();
   #fresh = 0;
   /** Places to be used again, each with the epoch in which it was unlinked. */
   readonly #unlinked: { place: number; epoch: number }[] = [];
@@ -85,40 +124,55 @@ export class PeerTable {
     return this.#live.size;
   }
 
-  /** Says which subnet is this node's own. */
-  own(subnet: Subnet4): void {
-    Atomics.store(this.#slab.routes, this.#indexOf(subnet), OWN_SUBNET);
+  /** Says which subnets are this node's own. */
+  own({ subnet, subnet6 }: Own): void {
+    const [index, index6] = [this.#indexOf(subnet), this.#index6Of(subnet6)];
+    Atomics.store(this.#slab.routes, index, OWN_SUBNET);
+    if (index6 >= 0) Atomics.store(this.#slab.routes6, index6, OWN_SUBNET);
   }
 
   /**
-   * Makes these peers known (or replaces what was known of their subnets) and forgets those of the removed subnets,
+   * Makes these peers known (or replaces what was known of their subnets) and forgets those of the removed (IPv4) subnets,
    * in one step, because the endpoint hash is rebuilt once for all of them. Forgetting an unknown peer is fine. When it
    * throws (a subnet that is none of the network; 'peers-full'), nothing has changed.
    */
   update(puts: readonly Peer[], removals: readonly Subnet4[]): void {
     this.#checkRoom(puts.length);
     for (const subnet of [...removals, ...puts.map(peer => peer.subnet)]) this.#indexOf(subnet);
+    for (const peer of puts) this.#index6Of(peer.subnet6);
+    const { routes, routes6 } = this.#slab;
     const gone: number[] = [];
     const forget = (index: number): void => {
       const before = this.#live.get(index);
-      if (before !== undefined) gone.push(before.place);
+      if (before === undefined) return;
+      gone.push(before.place);
+      this.#live.delete(index);
+      if (before.index6 >= 0 && routes6[before.index6] === before.place)
+        Atomics.store(routes6, before.index6, NO_LEASE);
     };
     for (const subnet of removals) {
       const index = this.#indexOf(subnet);
+      if (!this.#live.has(index)) continue;
       forget(index);
-      if (this.#live.delete(index)) Atomics.store(this.#slab.routes, index, NO_LEASE);
+      Atomics.store(routes, index, NO_LEASE);
     }
-    const linked: [number, number][] = [];
+    const linked: { index: number; index6: number; place: number }[] = [];
     for (const peer of puts) {
-      const index = this.#indexOf(peer.subnet);
+      const [index, index6] = [this.#indexOf(peer.subnet), this.#index6Of(peer.subnet6)];
       const place = this.#takePlace();
-      this.#write(place, peer);
-      forget(index);
-      this.#live.set(index, { place, peer });
-      linked.push([index, place]);
+      this.#write(place, peer, index6);
+      const before = this.#live.get(index);
+      // The same IPv6 subnet goes straight from the old place to the new one.
+      if (before !== undefined && before.index6 === index6) gone.push(before.place);
+      else forget(index);
+      this.#live.set(index, { place, peer, index6 });
+      linked.push({ index, index6, place });
     }
     this.#publishHash();
-    for (const [index, place] of linked) Atomics.store(this.#slab.routes, index, place);
+    for (const { index, index6, place } of linked) {
+      Atomics.store(routes, index, place);
+      if (index6 >= 0) Atomics.store(routes6, index6, place);
+    }
     const epoch = Atomics.load(this.#slab.control, CONTROL_EPOCH);
     for (const place of gone) this.#unlinked.push({ place, epoch });
   }
@@ -126,7 +180,7 @@ export class PeerTable {
   /** Forgets how narrow the ways to the peers are: the worker learns it again. */
   forgetLimits(): void {
     for (const { place } of this.#live.values()) {
-      Atomics.store(this.#slab.words, ((this.#slab.peersOffset + place * PEER_BYTES) >> 2) + PEER_LIMIT, NO_LIMIT);
+      Atomics.store(this.#slab.words, this.#wordAt(place) + PEER_LIMIT, NO_LIMIT);
     }
   }
 
@@ -144,6 +198,16 @@ export class PeerTable {
       );
     }
     return (subnet.address - network.address) / 2 ** (32 - subnetLength);
+  }
+
+  /** -1 without an IPv6 subnet. */
+  #index6Of(subnet: Subnet6 | undefined): number {
+    if (subnet === undefined) return -1;
+    const { network6, subnetLength6 } = this.#network;
+    const index = indexOf6(subnet, this.#network);
+    if (index >= 0) return index;
+    const where = network6 === undefined ? 'a network without IPv6' : `${formatCidr6(network6)}`;
+    throw new TulleError('bad-subnet', `${formatCidr6(subnet)} is no /${subnetLength6 ?? '?'} subnet of ${where}`);
   }
 
   /** The turn in progress when a place was unlinked may still look at it; the next one began after. */
@@ -167,23 +231,17 @@ export class PeerTable {
     );
   }
 
-  #write(place: number, peer: Peer): void {
+  #write(place: number, peer: Peer, index6: number): void {
     const offset = this.#slab.peersOffset + place * PEER_BYTES;
-    const bytes = this.#slab.bytes;
-    bytes.fill(0, offset, offset + PEER_BYTES);
-    // struct sockaddr_in (linux/in.h): family in the machine's order, port and address in the network's.
-    new Uint16Array(bytes.buffer, offset, 1)[0] = AF_INET;
-    bytes[offset + 2] = peer.port >>> 8;
-    bytes[offset + 3] = peer.port;
-    for (let i = 0; i < 4; i++) bytes[offset + 4 + i] = peer.address >>> (24 - 8 * i);
+    this.#slab.bytes.fill(0, offset, offset + PEER_BYTES);
+    writeEndpoint(this.#slab.bytes, offset, peer.address, peer.port);
     const word = offset >> 2;
     const words = this.#slab.words;
     words[word + PEER_KEY] = peer.key;
     words[word + PEER_SUBNET] = peer.subnet.address;
     words[word + PEER_MASK] = maskOf(peer.subnet.prefixLength);
-    words[word + PEER_ADDRESS] = peer.address;
-    words[word + PEER_PORT] = peer.port;
     words[word + PEER_FORMAT] = peer.format;
+    words[word + PEER_INDEX6] = index6;
     words[word + PEER_LIMIT] = NO_LIMIT;
   }
 
@@ -193,23 +251,19 @@ export class PeerTable {
     const hash = this.#slab.hashes[next];
     const mask = hash.length - 1;
     hash.fill(0);
+    const { words } = this.#slab;
     for (const { place, peer } of this.#live.values()) {
-      let at = endpointHash(peer.address, peer.port, mask);
-      while (hash[at] !== 0 && !this.#isEndpoint(hash[at] - 1, peer)) at = (at + 1) & mask;
+      const word = this.#wordAt(place);
+      let at = endpointHash(words, word, mask);
+      while (hash[at] !== 0 && !sameEndpoint(words, this.#wordAt(hash[at] - 1), word)) at = (at + 1) & mask;
       // A node whose subnet changed has two leases until the old one expires: the newer one is what it speaks for.
-      if (hash[at] === 0 || this.#keyAt(hash[at] - 1) <= peer.key) hash[at] = place + 1;
+      if (hash[at] === 0 || words[this.#wordAt(hash[at] - 1) + PEER_KEY] >>> 0 <= peer.key) hash[at] = place + 1;
     }
     Atomics.store(this.#slab.control, CONTROL_HASH, next);
   }
 
-  #isEndpoint(place: number, peer: Peer): boolean {
-    const word = (this.#slab.peersOffset + place * PEER_BYTES) >> 2;
-    return (
-      this.#slab.words[word + PEER_ADDRESS] === (peer.address | 0) && this.#slab.words[word + PEER_PORT] === peer.port
-    );
-  }
-
-  #keyAt(place: number): number {
-    return this.#slab.words[((this.#slab.peersOffset + place * PEER_BYTES) >> 2) + PEER_KEY] >>> 0;
+  /** The first word of a place's record. */
+  #wordAt(place: number): number {
+    return (this.#slab.peersOffset + place * PEER_BYTES) >> 2;
   }
 }

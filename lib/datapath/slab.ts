@@ -7,7 +7,7 @@
  *   deadline   until when the lease allows to forward; the worker looks at it each turn, so that a node which wakes from a
  *              suspend is fenced before its first packet, whatever the main thread does
  *   counters   one Float64 a counter, written by the worker alone, read by anyone (64-bit aligned stores do not tear)
- *   routes     Uint16 per subnet of the network: the peer's number, or NO_LEASE, or OWN_SUBNET
+ *   routes     Uint16 per subnet of the network: the peer's number, or NO_LEASE, or OWN_SUBNET; one more for IPv6 subnets
  *   hashes     two open-addressing tables, endpoint → peer number + 1; one is valid, the other is being rebuilt
  *   peers      64 bytes a peer, see PEER_…
  *   arena      what the worker alone uses: slots and tables
@@ -67,9 +67,9 @@ export const PEER_BYTES = 64;
 export const PEER_KEY = 8;
 export const PEER_SUBNET = 9;
 export const PEER_MASK = 10;
-export const PEER_ADDRESS = 11;
-export const PEER_PORT = 12;
 export const PEER_FORMAT = 13;
+/** The number of its IPv6 subnet, or -1. */
+export const PEER_INDEX6 = 14;
 /** The largest inner packet that crosses to this peer in one piece: the worker learns it, a new underlay MTU resets it. */
 export const PEER_LIMIT = 15;
 /** What PEER_LIMIT holds until a path has proven narrower: no packet is longer. */
@@ -94,6 +94,7 @@ export interface Slab {
   /** One number: until when, in milliseconds of lib/sys's monotonic clock, this node may forward. */
   deadline: Float64Array;
   routes: Uint16Array;
+  routes6: Uint16Array;
   hashes: [Uint16Array, Uint16Array];
   peerCapacity: number;
   /** Byte offsets into `bytes`. */
@@ -118,8 +119,8 @@ export interface Slab {
   replyIovsOffset: number;
 }
 
-/** How a slab is cut for a number of subnets; the same on both threads, because it depends on nothing else. */
-function cut(subnetCount: number) {
+/** How a slab is cut for a number of subnets of each kind; the same on both threads, because it depends on nothing else. */
+function cut(subnetCount: number, subnetCount6: number) {
   let end = 0;
   const take = (bytes: number, alignment = 64): number => {
     const start = Math.ceil(end / alignment) * alignment;
@@ -135,6 +136,7 @@ function cut(subnetCount: number) {
     counters: take(COUNTER_COUNT * 8),
     deadline: take(8),
     routes: take(subnetCount * 2),
+    routes6: take(subnetCount6 * 2),
     hashA: take(hashSize * 2),
     hashB: take(hashSize * 2),
     peers: take(peerCapacity * PEER_BYTES),
@@ -158,8 +160,8 @@ function cut(subnetCount: number) {
 }
 
 /** Views on a slab; pass the buffer that another thread made, or none to make a new one. */
-export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab {
-  const plan = cut(subnetCount);
+export function openSlab(subnetCount: number, subnetCount6 = 0, shared?: SharedArrayBuffer): Slab {
+  const plan = cut(subnetCount, subnetCount6);
   const buffer = shared ?? new SharedArrayBuffer(plan.totalBytes);
   if (buffer.byteLength !== plan.totalBytes)
     throw new RangeError(`slab of ${buffer.byteLength} bytes, not ${plan.totalBytes}`);
@@ -171,6 +173,7 @@ export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab 
     counters: new Float64Array(buffer, plan.counters, COUNTER_COUNT),
     deadline: new Float64Array(buffer, plan.deadline, 1),
     routes: new Uint16Array(buffer, plan.routes, subnetCount),
+    routes6: new Uint16Array(buffer, plan.routes6, subnetCount6),
     hashes: [new Uint16Array(buffer, plan.hashA, plan.hashSize), new Uint16Array(buffer, plan.hashB, plan.hashSize)],
     peerCapacity: plan.peerCapacity,
     peersOffset: plan.peers,
@@ -192,6 +195,7 @@ export function openSlab(subnetCount: number, shared?: SharedArrayBuffer): Slab 
   };
   if (shared === undefined) {
     slab.routes.fill(NO_LEASE);
+    slab.routes6.fill(NO_LEASE);
     slab.deadline[0] = Number.POSITIVE_INFINITY;
   }
   return slab;

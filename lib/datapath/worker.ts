@@ -8,7 +8,7 @@ import { openSlab } from './slab.ts';
 
 const input = workerData as WorkerInput;
 const say = (message: WorkerMessage): void => parentPort?.postMessage(message);
-const context = { slab: openSlab(input.subnetCount, input.buffer), input, say };
+const context = { slab: openSlab(input.subnetCount, input.subnetCount6, input.buffer), input, say };
 
 try {
   if (input.transport === 'dgram') await runDgramLoop(context);

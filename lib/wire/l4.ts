@@ -114,6 +114,17 @@ export function startL4Checksum4(bytes: Uint8Array, ipOffset: number, l4Offset: 
   set16(bytes, l4Offset + l4ChecksumOffset(protocol), pseudoSum4(bytes, ipOffset, protocol, l4Length));
 }
 
+/** As `startL4Checksum4`, for IPv6; the protocol is that of the L4 header, behind any extension headers. */
+export function startL4Checksum6(
+  bytes: Uint8Array,
+  ipOffset: number,
+  protocol: number,
+  l4Offset: number,
+  l4Length: number,
+): void {
+  set16(bytes, l4Offset + l4ChecksumOffset(protocol), pseudoSum6(bytes, ipOffset, protocol, l4Length));
+}
+
 /**
  * True when the L4 checksum is right, or absent: UDP's 0. False for a wrong one, for a damaged L4 header, and for
  * a protocol that we do not know.

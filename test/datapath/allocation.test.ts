@@ -31,7 +31,7 @@ t.test('a mixed batch allocates nothing', async t => {
   ];
   const egress = new Egress(a.slab, {
     network: NETWORK,
-    own: cidr('10.42.1.0/24'),
+    own: { subnet: cidr('10.42.1.0/24') },
     format: FORMAT_TULLE,
     send: count => count,
     sum: a.sum,
@@ -55,7 +55,7 @@ t.test('a mixed batch allocates nothing', async t => {
   // The receiver's slots are put back as they came before each batch, because ingress rewrites headers in place.
   a.read(reads);
   b.place(a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams })));
-  const ingress = new Ingress(b.slab, NETWORK, cidr('10.42.2.0/24'), count => count, b.sum);
+  const ingress = new Ingress(b.slab, NETWORK, { subnet: cidr('10.42.2.0/24') }, count => count, b.sum);
   const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + 2 * SLOT_BYTES);
   const taken = growth(() => {
     b.slab.bytes.set(slots, b.slab.udpSlotsOffset);

@@ -74,12 +74,12 @@ export class TestNode {
 
   constructor(k: number, format = FORMAT_TULLE) {
     const own = cidr(`10.42.${k}.0/24`);
-    this.table.own(own);
+    this.table.own({ subnet: own });
     this.slab.control[CONTROL_KEY] = 100 + k;
     this.slab.control[CONTROL_MTU] = 1460;
     this.#egress = new Egress(this.slab, {
       network: NETWORK,
-      own,
+      own: { subnet: own },
       format,
       send: count => this.#send(count),
       sum: this.sum,
@@ -87,7 +87,7 @@ export class TestNode {
       pathTo: () => this.pathMtu,
       now: () => this.now,
     });
-    this.#ingress = new Ingress(this.slab, NETWORK, own, count => this.#write(count), this.sum);
+    this.#ingress = new Ingress(this.slab, NETWORK, { subnet: own }, count => this.#write(count), this.sum);
   }
 
   /** Gives the TUN's reads to egress, batch by batch. */
