@@ -48,8 +48,12 @@ export function makeNode(t: Test, conf = '{"Network":"10.5.0.0/16","Backend":{"T
     subnetFile,
     /** With the file registry unless `args` name another. */
     start(...args: string[]): Tulled {
+      return this.startWith({}, ...args);
+    },
+    /** With more in its environment. */
+    startWith(more: Record<string, string>, ...args: string[]): Tulled {
       const registry = args.some(arg => arg.startsWith('-etcd')) ? [] : [`--registry=file:${directory}/leases`];
-      const tulled = withNamespace(node, () => spawnTulled([...base, ...registry, ...args]));
+      const tulled = withNamespace(node, () => spawnTulled([...base, ...registry, ...args], more));
       running.add(tulled);
       tulled.child.on('exit', () => running.delete(tulled));
       return tulled;
