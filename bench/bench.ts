@@ -8,7 +8,7 @@ import { messageOf, TulleError } from '../lib/util/errors.ts';
 import { busyWarning, describeCommit, describeMachine, machineLine } from './machine.ts';
 import { type BenchOptions, HELP_TEXT, parseBenchOptions } from './options.ts';
 import { drawPlots } from './plots.ts';
-import { appendResults, quickLine, readLastRun, type Run } from './results.ts';
+import { appendResults, quickLine, type Run, readLastRun } from './results.ts';
 import { findTools, type Outcome, type Plan, runRounds } from './rounds.ts';
 import { benchRoot, buildStage } from './stage.ts';
 import { tablesOf } from './table.ts';
@@ -63,7 +63,10 @@ async function onStage(options: BenchOptions, ending: AbortController): Promise<
   store.ensureStateRoot(root, false);
   const lock = store.takeLock(root, name);
   if (lock === undefined) {
-    throw new TulleError('running', `a bench named "${name}" is running already: wait for it, or give this one a --name`);
+    throw new TulleError(
+      'running',
+      `a bench named "${name}" is running already: wait for it, or give this one a --name`,
+    );
   }
   const start = performance.now();
   const plan: Plan = {

@@ -67,7 +67,17 @@ export function describeCommit(): Commit {
     const { status, stdout } = spawnSync('git', ['-C', packageRoot(), ...args], { encoding: 'utf8', timeout: 5000 });
     return status === 0 ? stdout.trim() : undefined;
   };
-  const changed = git('status', '--porcelain', '--', 'lib', 'cmd', 'etcd', 'bench', ':!bench/results.jsonl', ':!bench/plots');
+  const changed = git(
+    'status',
+    '--porcelain',
+    '--',
+    'lib',
+    'cmd',
+    'etcd',
+    'bench',
+    ':!bench/results.jsonl',
+    ':!bench/plots',
+  );
   return { commit: git('rev-parse', '--short=12', 'HEAD') ?? null, dirty: (changed ?? '') !== '' };
 }
 

@@ -2,7 +2,7 @@
 import { appendFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Commit, Machine } from './machine.ts';
-import { type Measured, METRIC_NAMES, METRICS, type Metric } from './metrics.ts';
+import { METRIC_NAMES, METRICS, type Measured, type Metric } from './metrics.ts';
 import { median, present, ratios, type Summary, summarize, type Values } from './statistics.ts';
 import type { Underlay } from './underlay.ts';
 
@@ -40,7 +40,8 @@ export class Collector {
   rows(rounds: number): Row[] {
     return this.#rows.map(({ row, visits }) => {
       const measured = METRIC_NAMES.filter(metric => visits.some(visit => visit?.[metric] !== undefined));
-      const valuesOf = (metric: Metric): Values => Array.from({ length: rounds }, (_, i) => visits[i]?.[metric] ?? null);
+      const valuesOf = (metric: Metric): Values =>
+        Array.from({ length: rounds }, (_, i) => visits[i]?.[metric] ?? null);
       return { ...row, values: Object.fromEntries(measured.map(metric => [metric, valuesOf(metric)])) };
     });
   }

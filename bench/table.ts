@@ -63,4 +63,3 @@ export function tablesOf(rows: readonly Row[], underlay: Underlay, baseline: str
     .map(([metrics, ratio]) => of(metrics, ratio))
     .join('\n');
 }
-

@@ -116,6 +116,6 @@ export const nebula: Tunnel = {
       writeFileSync(file(`${node.name}.yml`), JSON.stringify(config)); // JSON is YAML
       startProgramOf(stage, made, node, 'nebula', ['-config', file(`${node.name}.yml`)]);
     }
-    for (const node of stage.nodes) await plugDevice(stage, made, node, 'nebula0');
+    // It makes addresses and routes itself.
   },
 };

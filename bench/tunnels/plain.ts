@@ -60,15 +60,17 @@ export const quicktun: Tunnel = {
   needs: { package: 'quicktun', program: 'quicktun' },
   async up(stage, made) {
     for (const node of stage.nodes) {
-      startProgramOf(stage, made, node, 'quicktun', [], {
-        INTERFACE: 'quick0',
+      const settings = {
         TUN_MODE: '1',
         PROTOCOL: 'raw',
         LOCAL_ADDRESS: node.address,
         LOCAL_PORT: String(PORT),
         REMOTE_ADDRESS: peerOf(stage, node).address,
         REMOTE_PORT: String(PORT),
-      });
+      };
+      // Debian builds it for ifupdown, which gives it the settings of /etc/network/interfaces with a prefix.
+      const prefixed = Object.entries(settings).map(([key, value]) => [`IF_QT_${key}`, value]);
+      startProgramOf(stage, made, node, 'quicktun', [], { IFACE: 'quick0', ...Object.fromEntries(prefixed) });
     }
     for (const node of stage.nodes) await plugDevice(stage, made, node, 'quick0');
   },
