@@ -98,6 +98,7 @@ export function printHolder({ nodeId, publicIp }: Pick<Holding, 'nodeId' | 'publ
  */
 export function matcherOf(text: string): ((key: string) => boolean) | undefined {
   const [wanted4, wanted6] = (text.includes('&') ? text : text.includes(':') ? `&${text}` : text).split('&', 2);
+  if (text === '') return undefined;
   const four = wanted4 === '' ? undefined : prefix4(wanted4);
   const six = wanted6 === undefined ? undefined : prefix6(wanted6);
   if ((wanted4 !== '' && four === undefined) || (wanted6 !== undefined && six === undefined)) return undefined;

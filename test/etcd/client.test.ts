@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { freePort } from '../../etcd/server.ts';
 import { subnetKey } from '../../lib/lease/lease.ts';
 import type { Registry } from '../../lib/lease/registry.ts';
-import { bench, follow, newLease, RawEtcd, requireEtcd, together, udpAttributes, until } from './support.ts';
+import { bench, follow, newLease, RawEtcd, requireEtcd, runSlow, slow, udpAttributes, until } from './support.ts';
 
 requireEtcd();
 
@@ -42,12 +42,12 @@ async function allFail(t: Test, reg: Registry, code: string, withinMs: number): 
 
 const endpoint = async (): Promise<string> => `http://127.0.0.1:${await freePort('127.0.0.1')}`;
 
-t.test('nobody listens: unavailable, soon', together, async t => {
+slow('nobody listens: unavailable, soon', async t => {
   const made = await bench(t);
   await allFail(t, made.registry({ endpoints: [await endpoint(), await endpoint()] }), 'unavailable', 3_000);
 });
 
-t.test('a log-in that nobody answers: unavailable, without the password', together, async t => {
+slow('a log-in that nobody answers: unavailable, without the password', async t => {
   const made = await bench(t);
   await allFail(
     t,
@@ -57,7 +57,7 @@ t.test('a log-in that nobody answers: unavailable, without the password', togeth
   );
 });
 
-t.test('a listener that never answers, and one that speaks something else', together, async t => {
+slow('a listener that never answers, and one that speaks something else', async t => {
   const made = await bench(t);
   for (const answer of [undefined, 'HTTP/1.1 400 Bad Request\r\n\r\n', '\u0000'.repeat(5000)]) {
     const sockets = new Set<Socket>();
@@ -78,7 +78,7 @@ t.test('a listener that never answers, and one that speaks something else', toge
   }
 });
 
-t.test('a frozen etcd: every verb ends by the deadline; after it all works again', together, async t => {
+slow('a frozen etcd: every verb ends by the deadline; after it all works again', async t => {
   const made = await bench(t);
   const reg = made.registry({ deadlineMs: 2_000 });
   const lease = await reg.create(newLease('10.5.9.0-24'), 60);
@@ -98,7 +98,7 @@ t.test('a frozen etcd: every verb ends by the deadline; after it all works again
   t.same(await made.raw.getAll().prefix('/coreos.com').keys(), []);
 });
 
-t.test('one dead and one frozen endpoint beside a good one: calls succeed, the watch too', together, async t => {
+slow('one dead and one frozen endpoint beside a good one: calls succeed, the watch too', async t => {
   const good = await bench(t);
   const frozen = await bench(t);
   process.kill(frozen.server.pid, 'SIGSTOP');
@@ -113,7 +113,7 @@ t.test('one dead and one frozen endpoint beside a good one: calls succeed, the w
   }
 });
 
-t.test('an answer that is lost: the repeat recognises its own first attempt', together, async t => {
+slow('an answer that is lost: the repeat recognises its own first attempt', async t => {
   const made = await bench(t);
   // A proxy that, once armed, swallows what etcd says and then drops the connection: the request went through, the answer did not.
   let pass = Number.POSITIVE_INFINITY; // answers that still pass; the one after them gets lost
@@ -163,7 +163,7 @@ t.test('an answer that is lost: the repeat recognises its own first attempt', to
   proxy.close();
 });
 
-t.test('user and password: log-in, a token that became invalid, a wrong password', together, async t => {
+slow('user and password: log-in, a token that became invalid, a wrong password', async t => {
   const made = await bench(t);
   const { raw } = made;
   const withoutAuth = made.registry({ username: 'root', password: 'hunter2' });
@@ -201,7 +201,7 @@ t.test('user and password: log-in, a token that became invalid, a wrong password
   root.close();
 });
 
-t.test('TLS: a CA alone, a client certificate, a CA that does not fit', together, async t => {
+slow('TLS: a CA alone, a client certificate, a CA that does not fit', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'tulle-etcd-tls-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const openssl = (...args: string[]): boolean => spawnSync('openssl', args, { cwd: folder }).status === 0;
@@ -264,7 +264,7 @@ t.test('TLS: a CA alone, a client certificate, a CA that does not fit', together
   await allFail(t, strict.registry({ caFile: path('ca.pem') }), 'unavailable', 4_000);
 });
 
-t.test('a process ends by itself after close', together, async t => {
+slow('a process ends by itself after close', async t => {
   const made = await bench(t);
   const auth = await bench(t);
   const registryFile = new URL('../../etcd/registry.js', import.meta.url).href;
@@ -303,3 +303,5 @@ t.test('a process ends by itself after close', together, async t => {
     t.same([code, signal], [0, null]);
   }
 });
+
+runSlow();

@@ -13,17 +13,44 @@ import { type EtcdServer, type EtcdServerOptions, findEtcd, freePort, startEtcd 
 import type { Lease, LeaseAttributes } from '../../lib/lease/lease.ts';
 import { parseSubnetKey } from '../../lib/lease/lease.ts';
 import type { Events, NewLease, Registry, Snapshot } from '../../lib/lease/registry.ts';
+import { messageOf } from '../../lib/util/errors.ts';
 import { silentLogger } from '../../lib/util/log.ts';
 
 export const { Etcd3: RawEtcd } = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
 
-/** For tests that mostly wait, each on an etcd of its own: four of a file run side by side. */
-export const together = { buffered: true };
+type Scenario = (t: Test) => Promise<void>;
+const scenarios: [string, Scenario][] = [];
+
+/** A test that mostly waits, on an etcd of its own: see `runSlow`. */
+export function slow(name: string, scenario: Scenario): void {
+  scenarios.push([name, scenario]);
+}
+
+/**
+ * Runs the slow tests of this file, several at a time, as one test of tap's. (tap's own `jobs` shows the results of one
+ * test as those of others when they end in another order than they began.)
+ */
+export function runSlow(atOnce = 10): void {
+  t.test('side by side', async t => {
+    const next = scenarios.values();
+    const worker = async (): Promise<void> => {
+      for (const [name, scenario] of next) {
+        const start = performance.now();
+        try {
+          await scenario(t);
+          t.pass(`${name}: ended after ${((performance.now() - start) / 1000).toFixed(1)} s`);
+        } catch (error) {
+          t.fail(`${name}: ${messageOf(error)}`, error instanceof Error ? { stack: error.stack ?? '' } : {});
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: atOnce }, worker));
+  });
+}
 
 /** Skips the whole file, loudly, when there is no etcd and none can be fetched. */
 export function requireEtcd(): void {
   t.setTimeout(180_000); // outages take their time
-  t.jobs = 4;
   if (findEtcd() !== undefined) return;
   // The script sits at the root, above the folder that this was compiled into.
   for (const up of ['../../..', '../../../..']) {

@@ -1,5 +1,4 @@
 // The watch against a real etcd that stops, freezes, forgets and comes back.
-import t from 'tap';
 import { subnetKey } from '../../lib/lease/lease.ts';
 import type { Logger } from '../../lib/util/log.ts';
 import { silentLogger } from '../../lib/util/log.ts';
@@ -10,7 +9,8 @@ import {
   newLease,
   RawEtcd,
   requireEtcd,
-  together,
+  runSlow,
+  slow,
   udpAttributes,
   until,
 } from './support.ts';
@@ -30,7 +30,7 @@ async function edit(bench: Bench, puts: Record<string, string>, removals: string
   }
 }
 
-t.test('a snapshot, then events', together, async t => {
+slow('a snapshot, then events', async t => {
   const made = await bench(t);
   await edit(made, { '10.5.1.0-24': '10.88.0.1' });
   const reg = made.registry();
@@ -52,7 +52,7 @@ t.test('a snapshot, then events', together, async t => {
   await follower.stop();
 });
 
-t.test('a malformed value does not remove a peer that is well', together, async t => {
+slow('a malformed value does not remove a peer that is well', async t => {
   const made = await bench(t);
   await edit(made, { '10.5.1.0-24': '10.88.0.1' });
   const follower = follow(t, made.registry(), subnetKey);
@@ -63,7 +63,7 @@ t.test('a malformed value does not remove a peer that is well', together, async 
   t.equal(follower.view.get('10.5.1.0-24'), '10.88.0.1');
 });
 
-t.test('an expired lease is an event', together, async t => {
+slow('an expired lease is an event', async t => {
   const made = await bench(t);
   await made.registry().create(newLease('10.5.1.0-24'), 2);
   const follower = follow(t, made.registry(), subnetKey);
@@ -72,7 +72,7 @@ t.test('an expired lease is an event', together, async t => {
   t.equal(follower.snapshots(), 1);
 });
 
-t.test('etcd away for 5 s and back: no event lost, no second snapshot, two lines in the log', together, async t => {
+slow('etcd away for 5 s and back: no event lost, no second snapshot, two lines in the log', async t => {
   const made = await bench(t);
   const lines: string[] = [];
   const say = (_: object, message: string): void => void lines.push(message);
@@ -96,7 +96,7 @@ t.test('etcd away for 5 s and back: no event lost, no second snapshot, two lines
   t.ok((await reg.list()).leases.length === 1, 'calls work again, no breaker is open');
 });
 
-t.test('compaction while disconnected: listed again, and watched from there', together, async t => {
+slow('compaction while disconnected: listed again, and watched from there', async t => {
   const made = await bench(t);
   await edit(made, { '10.5.1.0-24': '10.88.0.1', '10.5.2.0-24': '10.88.0.2' });
   const follower = follow(t, made.registry(), subnetKey);
@@ -122,7 +122,7 @@ t.test('compaction while disconnected: listed again, and watched from there', to
   await until('events after it', () => follower.view.has('10.5.4.0-24'));
 });
 
-t.test('a frozen etcd is noticed within 10 s, and what it missed arrives', together, async t => {
+slow('a frozen etcd is noticed within 10 s, and what it missed arrives', async t => {
   const made = await bench(t);
   const lines: string[] = [];
   const log: Logger = { ...silentLogger, warn: (_, message) => void lines.push(message) };
@@ -139,7 +139,7 @@ t.test('a frozen etcd is noticed within 10 s, and what it missed arrives', toget
   t.equal(follower.snapshots(), 1);
 });
 
-t.test('another history behind the same address: a new snapshot', together, async t => {
+slow('another history behind the same address: a new snapshot', async t => {
   const made = await bench(t);
   await edit(
     made,
@@ -154,7 +154,7 @@ t.test('another history behind the same address: a new snapshot', together, asyn
   await until('the new history', () => follower.view.size === 1 && follower.view.has('10.5.99.0-24'));
 });
 
-t.test('ends when it is told to, also while etcd is away, and when the registry closes', together, async t => {
+slow('ends when it is told to, also while etcd is away, and when the registry closes', async t => {
   const made = await bench(t);
   const reg = made.registry();
   const stopped = follow(t, reg, subnetKey);
@@ -171,7 +171,7 @@ t.test('ends when it is told to, also while etcd is away, and when the registry 
   t.same(await late.next(), { value: undefined, done: true });
 });
 
-t.test('10,000 leases in one snapshot', together, async t => {
+slow('10,000 leases in one snapshot', async t => {
   const made = await bench(t);
   const text = JSON.stringify({ ...udpAttributes, BackendType: 'tulle', BackendData: { NodeID: 'x'.repeat(400) } });
   for (let start = 0; start < 10_000; start += 100) {
@@ -185,3 +185,5 @@ t.test('10,000 leases in one snapshot', together, async t => {
   const { leases } = await made.registry().list();
   t.equal(leases.length, 10_000);
 });
+
+runSlow();
