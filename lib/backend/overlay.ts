@@ -6,12 +6,20 @@
 import { type Datapath, startDatapath } from '../datapath/datapath.ts';
 import type { Transport } from '../datapath/loop.ts';
 import type { Peer } from '../datapath/peers.ts';
-import { type Lease, leaseKeyOf, printSubnets, type Subnet4, subnetKey, subnetsOf } from '../lease/lease.ts';
+import { indexOf6 } from '../datapath/route6.ts';
+import {
+  type Lease,
+  leaseKeyOf,
+  printSubnets,
+  type Subnet4,
+  type Subnet6,
+  subnetKey,
+  subnetsOf,
+} from '../lease/lease.ts';
 import type { PeerChange } from '../lease/reconcile.ts';
 import { close, openUdp } from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
-import { formatCidr4 } from '../wire/cidr.ts';
 import { type Backend, formatOf, overlayMtu, peerOf } from './backend.ts';
 import { openDevice } from './device.ts';
 import { offloadsOf, tunOffloadLadder } from './offloads.ts';
@@ -21,6 +29,9 @@ export interface OverlayOptions {
   backend: Backend;
   network: Subnet4;
   subnetLength: number;
+  /** The same for IPv6, in a dual-stack network. */
+  network6?: Subnet6;
+  subnetLength6?: number;
   own: Lease;
   /** The underlay address that the socket is bound to. */
   address: string;
@@ -64,8 +75,10 @@ interface Running {
 }
 
 export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
-  const { backend, network, subnetLength, log } = options;
-  let mtu = overlayMtu(backend.type, options.underlayMtu);
+  const { backend, network, subnetLength, network6, subnetLength6, log } = options;
+  const ip6 = network6 !== undefined && subnetLength6 !== undefined;
+  const networks = { network, subnetLength, ...(ip6 && { network6, subnetLength6 }) };
+  let mtu = overlayMtu(backend, options.underlayMtu, { ip6 });
   const offloads = offloadsOf(options.transport, options.withoutOffloads);
   const peers = new Map<string, Peer>();
   let lease = options.own;
@@ -90,6 +103,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         name: options.deviceName,
         address: lease.subnet.address,
         network,
+        ...(ip6 && lease.subnet6 && { ip6: { address: lease.subnet6.address, network: network6 } }),
         mtu,
         offloadLadder: tunOffloadLadder(offloads),
         log,
@@ -98,7 +112,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       const udp = options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port, offloads.gro);
       if (udp !== 0) opened.push(udp);
       const datapath = await startDatapath({
-        network: { network, subnetLength },
+        network: networks,
         own: subnetsOf(lease),
         key: leaseKeyOf(lease),
         format: formatOf(backend.type),
@@ -149,7 +163,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   /** Before anything is waited for, so that it belongs to the namespace that this was called in. */
   const underlay = watchUnderlayMtu(options.address, underlayMtu => {
     try {
-      followMtu(overlayMtu(backend.type, underlayMtu));
+      followMtu(overlayMtu(backend, underlayMtu, { ip6 }));
     } catch (error) {
       log.warn({ underlayMtu, mtu }, `the overlay keeps its MTU: ${messageOf(error)}`);
     }
@@ -164,6 +178,14 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   const applyMtu = (device: string, datapath: Datapath): void => {
     underlay.setLinkMtu(device, mtu);
     datapath.setMtu(mtu);
+  };
+
+  /** Why a lease has no place in our route tables; undefined when it has. */
+  const misfit = ({ subnet, subnet6 }: Lease): string | undefined => {
+    if (subnet.prefixLength !== subnetLength) return `its subnet is no /${subnetLength}`;
+    if (subnet6 === undefined) return undefined;
+    if (!ip6) return 'it has an IPv6 subnet and this network has none';
+    return indexOf6(subnet6, networks) < 0 ? `its IPv6 subnet is no /${subnetLength6} of the network` : undefined;
   };
 
   running = await start().catch(error => {
@@ -212,13 +234,13 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       const removals: Subnet4[] = [];
       for (const { kind, lease: changed } of changes) {
         const peer = kind === 'remove' ? undefined : peerOf(changed, backend);
-        if (typeof peer === 'object' && changed.subnet.prefixLength === subnetLength) {
+        const why = typeof peer === 'object' ? misfit(changed) : peer;
+        if (typeof peer === 'object' && why === undefined) {
           peers.set(subnetKey(changed), peer);
           puts.push(peer);
           continue;
         }
         if (kind !== 'remove') {
-          const why = typeof peer === 'string' ? peer : `its subnet is no /${subnetLength}`;
           log.warn({ subnet: printSubnets(changed), why }, 'a lease is of no use to this node');
         }
         if (peers.delete(subnetKey(changed))) removals.push(changed.subnet);
@@ -226,10 +248,10 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       running.datapath.update(puts, removals);
     },
     setLease(next) {
-      if (next.subnet.address !== lease.subnet.address) {
+      if (subnetKey(next) !== subnetKey(lease)) {
         throw new TulleError(
           'bad-subnet',
-          `the overlay runs on ${formatCidr4(lease.subnet)} and cannot move to ${formatCidr4(next.subnet)}`,
+          `the overlay runs on ${printSubnets(lease)} and cannot move to ${printSubnets(next)}`,
         );
       }
       lease = next;

@@ -23,15 +23,22 @@ t.test('the backend of a net-conf', async t => {
     code: 'bad-config',
     message: /"vxlan".*"tulle".*"udp"/,
   });
+  const over6 = { backendType: 'tulle', backend: { UNDERLAY: 'ipv6' } };
+  t.same(backendOf(over6), { type: 'tulle', port: 8285, underlay: 6 });
+  t.throws(() => backendOf({ ...over6, backendType: 'udp' }), { code: 'bad-config', message: /speaks IPv4/ });
+  t.throws(() => backendOf({ ...over6, backend: { Underlay: 6 } }), { code: 'bad-config', message: /neither/ });
   for (const Port of [0, 65_536, 1.5, '8285', -1]) {
     t.throws(() => backendOf({ backendType: 'udp', backend: { Port } }), { code: 'bad-config' }, String(Port));
   }
 });
 
 t.test('the overlay MTU is what the headers leave', async t => {
-  t.equal(overlayMtu('tulle', 1500), 1460);
-  t.equal(overlayMtu('udp', 1500), 1472, "as flannel's");
-  t.throws(() => overlayMtu('tulle', 600), { code: 'bad-mtu', message: /616 or more/ });
+  const tulle = { type: 'tulle' } as const;
+  t.equal(overlayMtu(tulle, 1500), 1460);
+  t.equal(overlayMtu({ type: 'udp' }, 1500), 1472, "as flannel's");
+  t.equal(overlayMtu({ ...tulle, underlay: 6 }, 1500), 1440);
+  t.throws(() => overlayMtu(tulle, 600), { code: 'bad-mtu', message: /616 or more/ });
+  t.throws(() => overlayMtu(tulle, 1300, { ip6: true }), { code: 'bad-mtu', message: /1320 or more/ });
 });
 
 t.test('a peer is what its lease says', async t => {
@@ -49,4 +56,17 @@ t.test('a peer is what its lease says', async t => {
     t.type(peerOf(lease({ BackendType: 'tulle', BackendData }), tulle), 'string', JSON.stringify(BackendData));
   }
   t.match(peerOf(lease({ PublicIP: 'here' }), udp), /no IPv4 address/);
+});
+
+t.test('a peer of an IPv6 underlay, with both subnets', async t => {
+  const over6 = { type: 'tulle', port: 8285, underlay: 6 } as const;
+  const both = (attributes: Partial<LeaseAttributes>): Lease => ({
+    ...lease({ ...backendAttributes(over6, 'node7'), ...attributes }),
+    subnet6: { address: 0xfd00n << 112n, prefixLength: 64 },
+  });
+  const peer = peerOf(both({ PublicIPv6: '2001:db8::7' }), over6);
+  t.match(peer, { subnet6: { prefixLength: 64 }, port: 8285 });
+  t.same(typeof peer === 'object' && [...(peer.address as Uint8Array)].slice(-2), [0, 7]);
+  for (const PublicIPv6 of [null, 'here', 'fe80::1', '::', 'ff02::1', '10.88.0.7'])
+    t.match(peerOf(both({ PublicIPv6 }), over6), /no IPv6 address/, String(PublicIPv6));
 });
