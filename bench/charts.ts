@@ -32,7 +32,7 @@ export interface BarGroup {
 }
 
 const WIDTH = 860;
-const LEFT = 150;
+const LEFT = 160;
 /** Room for a figure beside the longest bar. */
 const RIGHT = 80;
 const PLOT = WIDTH - LEFT - RIGHT;
@@ -123,15 +123,35 @@ export function percentileChart(head: ChartHead, series: readonly Series[], rows
   return finish(head, parts, bottom);
 }
 
-const headerHeight = (series: readonly Series[]): number => (series.length > 1 ? 88 : 62);
+/** Of a letter of the legend, on average. */
+const LETTER = 6.8;
+const LEGEND_LINE = 20;
+
+/** The series' names from left to right, on as many lines as they need. */
+function legend(series: readonly Series[]): { x: number; line: number; series: Series }[] {
+  let x = 20;
+  let row = 0;
+  return series.map(each => {
+    const width = 44 + each.name.length * LETTER;
+    if (x > 20 && x + width > WIDTH) {
+      x = 20;
+      row++;
+    }
+    const place = { x, line: row, series: each };
+    x += width;
+    return place;
+  });
+}
+
+const headerHeight = (series: readonly Series[]): number =>
+  series.length > 1 ? 88 + LEGEND_LINE * Math.max(...legend(series).map(place => place.line)) : 62;
 
 function header({ title, subtitle }: ChartHead, series: readonly Series[]): string[] {
   const parts = [text(20, 30, title, { size: 18, weight: 'bold' }), text(20, 50, subtitle, { size: 12, fill: FAINT })];
   if (series.length < 2) return parts;
-  let x = LEFT;
-  for (const { name, color } of series) {
-    parts.push(rect(x, 66, 12, 12, color), text(x + 18, 76, name, { size: 12 }));
-    x += 40 + name.length * 7.6;
+  for (const { x, line: row, series: each } of legend(series)) {
+    const y = 66 + row * LEGEND_LINE;
+    parts.push(rect(x, y, 12, 12, each.color), text(x + 18, y + 10, each.name, { size: 12 }));
   }
   return parts;
 }

@@ -128,15 +128,15 @@ const RUNGS = [
 /** What each technique buys: the transports of tulled, in both wire formats, on both underlays. */
 function ladderOf(rows: readonly Row[], source: string): string | undefined {
   const formats = [
-    ['tulle', "tulle's header"],
-    ['tulle-udp', "flannel's format"],
+    ['tulle', 'tulle header'],
+    ['tulle-udp', 'flannel udp'],
   ] as const;
   const colors = ['#cbd5e0', SKY, BLUE];
   const groups = UNDERLAYS.flatMap(underlay =>
     formats.map(([prefix, words]): BarGroup => {
       const nameOf = (transport: string): string => (transport === 'offload' ? prefix : `${prefix}-${transport}`);
       const bars = RUNGS.map(([transport]) => barOf(rowOf(rows, nameOf(transport), underlay), 'tcp1Gbps'));
-      return { label: `${underlay}: ${words}`, bars };
+      return { label: `${underlay}, ${words}`, bars };
     }),
   ).filter(({ bars }) => bars.filter(bar => bar !== null).length > 1);
   if (groups.length === 0) return undefined;

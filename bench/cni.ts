@@ -1,0 +1,189 @@
+/**
+ * tulle-cni against Debian's bridge and host-local: how long a pod's ADD and DEL take. Both plugins run on this machine in
+ * host namespaces of their own, on the same pod namespaces, in turns; each figure is a median.
+ *
+ *   npm run bench:cni                              the whole table, some minutes; as root
+ *   npm run bench:cni -- --rounds 20 --pods 100    a look
+ */
+import { spawnSync } from 'node:child_process';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { packageRoot } from '../lib/lab/spawn.ts';
+import { makeNamespace } from '../lib/netlink/namespace.ts';
+import { removeNamespace } from '../lib/sys/sys.ts';
+import { messageOf } from '../lib/util/errors.ts';
+import { type Contender, type Network, openReference, openTulle } from './cni/contender.ts';
+import { busyWarning, describeCommit, describeMachine, machineLine } from './machine.ts';
+import { findProgram } from './programs.ts';
+import { median } from './statistics.ts';
+
+/** Issue 5: the most that ours may take, as a fraction of the reference's; the last is against our own empty pool. */
+const TARGETS = {
+  add: 0.35,
+  del: 0.2,
+  'add, masquerade': 0.25,
+  'del, masquerade': 0.25,
+  'all pods in parallel, add': 0.3,
+  'all pods in parallel, del': 0.3,
+  'add, 20,000 taken': 1.2,
+} as const;
+type Row = keyof typeof TARGETS;
+
+interface Result {
+  row: Row;
+  reference: number;
+  tulle: number;
+  /** What `ratio` divides by. */
+  base: number;
+}
+
+const TAKEN = 20_000;
+const WARM_UP = 2;
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '30' },
+    pods: { type: 'string', default: '1000' },
+    parallel: { type: 'string', default: '16' },
+    out: { type: 'string', default: join(packageRoot(), 'bench/results-cni.jsonl') },
+  },
+});
+const [rounds, pods, parallel] = [values.rounds, values.pods, values.parallel].map(text => {
+  const number = Number(text);
+  if (Number.isInteger(number) && number > 0) return number;
+  process.stderr.write(`bench:cni: "${text}" is not a whole number above 0\n`);
+  process.exit(1);
+});
+
+const say = (text: string): void => void process.stderr.write(`${text}\n`);
+
+/** Milliseconds of one ADD and one DEL for each round and contender, in turns that begin with the other each round. */
+function inTurns(contenders: readonly Contender[], network: Network, netns: string) {
+  const times = contenders.map(() => ({ add: [] as number[], del: [] as number[] }));
+  for (let round = -WARM_UP; round < rounds; round++) {
+    for (let turn = 0; turn < contenders.length; turn++) {
+      const i = (Math.abs(round) + turn) % contenders.length;
+      const containerId = `${network.name}-${round + WARM_UP}`;
+      const add = contenders[i].run({ command: 'ADD', network, containerId, netns });
+      const del = contenders[i].run({ command: 'DEL', network, containerId, netns });
+      if (round < 0) continue;
+      times[i].add.push(add);
+      times[i].del.push(del);
+    }
+  }
+  return times.map(({ add, del }) => ({ add: median(add)!, del: median(del)! }));
+}
+
+/** Wall time of all pods' ADD, then of all pods' DEL. */
+async function allAtOnce(contender: Contender, network: Network, namespaces: readonly string[]) {
+  const wave = async (command: 'ADD' | 'DEL'): Promise<number> => {
+    const queue = namespaces.map((netns, i) => ({ command, network, netns, containerId: `${network.name}-${i}` }));
+    const start = performance.now();
+    const work = async (): Promise<void> => {
+      for (let call = queue.shift(); call !== undefined; call = queue.shift()) await contender.runAsync(call);
+    };
+    await Promise.all(Array.from({ length: parallel }, work));
+    return performance.now() - start;
+  };
+  return { add: await wave('ADD'), del: await wave('DEL') };
+}
+
+async function measure(directory: string, made: string[]): Promise<Result[]> {
+  const make = (name: string): string => {
+    const path = join(directory, name);
+    makeNamespace(path);
+    made.push(path);
+    return path;
+  };
+  // The plugins are not in a folder of programs: from usr/bin it is ../lib/cni.
+  const found = await findProgram(
+    { package: 'containernetworking-plugins', program: '../lib/cni/bridge' },
+    { limitMs: 120_000, fetch: true },
+  );
+  if (typeof found === 'string') throw new Error(`no reference: ${found}`);
+  const reference = openReference(make('host-reference'), dirname(found.path), directory);
+  const tulle = await openTulle(make('host-tulle'), directory);
+  const contenders = [reference, tulle];
+  const network = (name: string, subnet: string, masquerade = false): Network => ({
+    name,
+    bridge: name,
+    subnet,
+    masquerade,
+  });
+  const results: Result[] = [];
+  const push = (row: Row, reference: number, tulle: number, base = reference): void => {
+    results.push({ row, reference, tulle, base });
+  };
+  try {
+    const pod = make('pod');
+    say(`${rounds} rounds of ADD and DEL`);
+    const [a, b] = inTurns(contenders, network('plain', '10.71.0.0/16'), pod);
+    push('add', a.add, b.add);
+    push('del', a.del, b.del);
+    say(`${rounds} rounds with masquerade`);
+    const [c, d] = inTurns(contenders, network('masq', '10.72.0.0/16', true), pod);
+    push('add, masquerade', c.add, d.add);
+    push('del, masquerade', c.del, d.del);
+    say(`${TAKEN} addresses taken`);
+    const full = network('full', '10.73.0.0/16');
+    for (const contender of contenders) contender.fill(full, TAKEN, pod);
+    const [e, f] = inTurns(contenders, full, pod);
+    push('add, 20,000 taken', e.add, f.add, b.add);
+    say(`${pods} pods, ${parallel} at once`);
+    const namespaces = Array.from({ length: pods }, (_, i) => make(`pod-${i}`));
+    const many = network('many', '10.74.0.0/16');
+    const g = await allAtOnce(reference, many, namespaces);
+    const h = await allAtOnce(tulle, many, namespaces);
+    push('all pods in parallel, add', g.add, h.add);
+    push('all pods in parallel, del', g.del, h.del);
+    return results;
+  } finally {
+    await tulle.close();
+  }
+}
+
+/** What starting any program costs here; part of every figure. */
+function emptyProgram(): number {
+  const times = Array.from({ length: 30 }, () => {
+    const start = performance.now();
+    spawnSync('/bin/true', [], { input: '' });
+    return performance.now() - start;
+  });
+  return median(times)!;
+}
+
+function table(results: readonly Result[]): string {
+  const lines = results.map(({ row, reference, tulle, base }) => {
+    const ratio = tulle / base;
+    const verdict = ratio <= TARGETS[row] ? 'ok' : 'MISSED';
+    const against = base === reference ? '' : ' of our empty pool';
+    const cells = [row.padEnd(28), `${reference.toFixed(1)} ms`.padStart(12), `${tulle.toFixed(1)} ms`.padStart(12)];
+    return `${cells.join('')}${ratio.toFixed(2).padStart(8)}${`<= ${TARGETS[row]}`.padStart(9)}  ${verdict}${against}`;
+  });
+  const head = `${'median'.padEnd(28)}${'reference'.padStart(12)}${'tulle'.padStart(12)}${'ratio'.padStart(8)}${'target'.padStart(9)}`;
+  return [head, ...lines].join('\n');
+}
+
+const directory = mkdtempSync(join(tmpdir(), 'tulle-bench-cni-'));
+const made: string[] = [];
+try {
+  const machine = await describeMachine();
+  const empty = emptyProgram();
+  const results = await measure(directory, made);
+  console.log(machineLine(machine));
+  const warning = busyWarning(machine);
+  if (warning !== undefined) console.log(warning);
+  console.log(`rounds: ${rounds}, pods: ${pods}, at once: ${parallel}; an empty program takes ${empty.toFixed(1)} ms\n`);
+  console.log(table(results));
+  mkdirSync(dirname(values.out), { recursive: true });
+  const line = { machine, ...describeCommit(), rounds, pods, parallel, emptyMs: empty, targets: TARGETS, results };
+  appendFileSync(values.out, `${JSON.stringify(line)}\n`);
+} catch (error) {
+  say(`bench:cni: ${messageOf(error)}`);
+  process.exitCode = 1;
+} finally {
+  for (const path of made) removeNamespace(path);
+  rmSync(directory, { recursive: true, force: true });
+}

@@ -1,0 +1,163 @@
+/** Two plugins on two hosts of one machine: Debian's bridge with host-local, and tulle-cni with its daemon. */
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { AttachmentStore } from '../../lib/cni/store.ts';
+import { program, spawnIn } from '../../lib/lab/spawn.ts';
+import { withNamespace } from '../../lib/sys/sys.ts';
+import { silentLogger } from '../../lib/util/log.ts';
+
+export interface Network {
+  name: string;
+  bridge: string;
+  /** CIDR of the pool. */
+  subnet: string;
+  masquerade: boolean;
+}
+
+export interface Call {
+  command: 'ADD' | 'DEL';
+  network: Network;
+  containerId: string;
+  netns: string;
+}
+
+export interface Contender {
+  readonly name: 'reference' | 'tulle';
+  /** Milliseconds from exec to exit. @throws Error with the plugin's answer when it fails */
+  run(call: Call): number;
+  runAsync(call: Call): Promise<void>;
+  /** As if `count` addresses of the network were taken; `netns` exists. Before the first call for the network. */
+  fill(network: Network, count: number, netns: string): void;
+  close(): Promise<void>;
+}
+
+interface Plugin {
+  file: string;
+  /** Merged into the configuration. */
+  config(network: Network): Record<string, unknown>;
+  /** CNI_PATH */
+  folder: string;
+}
+
+function requestOf({ file, config, folder }: Plugin, call: Call) {
+  const { command, network, containerId, netns } = call;
+  const input = JSON.stringify({
+    cniVersion: '0.4.0',
+    name: network.name,
+    bridge: network.bridge,
+    isGateway: true,
+    ipMasq: network.masquerade,
+    ...config(network),
+  });
+  const env = {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    CNI_COMMAND: command,
+    CNI_CONTAINERID: containerId,
+    CNI_NETNS: netns,
+    CNI_IFNAME: 'eth0',
+    CNI_PATH: folder,
+  };
+  return { file, input, env };
+}
+
+function contender(name: Contender['name'], host: string, plugin: Plugin, rest: Pick<Contender, 'fill' | 'close'>): Contender {
+  const failed = (call: Call, output: string): Error =>
+    new Error(`${name}: ${call.command} of ${call.containerId} failed: ${output.trim()}`);
+  return {
+    name,
+    run(call) {
+      const { file, input, env } = requestOf(plugin, call);
+      return withNamespace(host, () => {
+        const start = performance.now();
+        const { status, stdout, stderr } = spawnSync(file, [], { input, env, encoding: 'utf8' });
+        const ms = performance.now() - start;
+        if (status !== 0) throw failed(call, stdout || stderr);
+        return ms;
+      });
+    },
+    runAsync(call) {
+      const { file, input, env } = requestOf(plugin, call);
+      return new Promise((resolve, reject) => {
+        const child = withNamespace(host, () => spawn(file, [], { env, stdio: ['pipe', 'pipe', 'ignore'] }));
+        let output = '';
+        child.stdout.setEncoding('utf8').on('data', chunk => {
+          output += chunk;
+        });
+        child.on('error', reject);
+        child.on('close', code => (code === 0 ? resolve() : reject(failed(call, output))));
+        child.stdin.on('error', () => {}); // the exit code says more
+        child.stdin.end(input);
+      });
+    },
+    ...rest,
+  };
+}
+
+/** @param folder holds bridge and host-local */
+export function openReference(host: string, folder: string, directory: string): Contender {
+  const dataDir = join(directory, 'host-local');
+  const config = ({ subnet }: Network) => ({ type: 'bridge', ipam: { type: 'host-local', subnet, dataDir } });
+  return contender('reference', host, { file: join(folder, 'bridge'), config, folder }, {
+    fill({ name, subnet }, count) {
+      const place = join(dataDir, name);
+      mkdirSync(place, { recursive: true });
+      for (const address of addresses(subnet, count)) writeFileSync(join(place, address), `taken-${address}\r\neth0`);
+      writeFileSync(join(place, 'last_reserved_ip.0'), addresses(subnet, count)[count - 1]);
+    },
+    close: async () => {},
+  });
+}
+
+export async function openTulle(host: string, directory: string): Promise<Contender> {
+  const socket = join(directory, 'cni.sock');
+  const dataDir = join(directory, 'tulle');
+  const args = ['--cni-only', `--cni-socket=${socket}`, `--cni-data-dir=${dataDir}`];
+  let daemon: ReturnType<typeof spawnIn> | undefined;
+  let text = '';
+  const start = async (): Promise<void> => {
+    const child = spawnIn(host, process.execPath, [program('cmd/tulled.js'), ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+    daemon = child;
+    text = '';
+    await new Promise<void>((resolve, reject) => {
+      child.stderr!.setEncoding('utf8').on('data', chunk => {
+        text += chunk;
+        if (/ ready/.test(text)) resolve();
+      });
+      child.on('exit', () => reject(new Error(`tulled ended: ${text}`)));
+    });
+  };
+  const stop = async (): Promise<void> => {
+    const child = daemon;
+    daemon = undefined;
+    if (child === undefined || child.exitCode !== null) return;
+    child.removeAllListeners('exit');
+    await new Promise(resolve => {
+      child.once('exit', resolve);
+      child.kill('SIGTERM');
+    });
+  };
+  await start();
+  const config = ({ subnet }: Network) => ({ type: 'tulle-cni', socket, ipam: { subnet } });
+  const plugin = { file: program('cmd/tulle-cni'), config, folder: program('cmd') };
+  return contender('tulle', host, plugin, {
+    // The daemon opens a network's record at its first request and holds it: this goes before that.
+    fill({ name, subnet }, count, netns) {
+      const store = AttachmentStore.open(dataDir, name, silentLogger);
+      const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+      for (const address of addresses(subnet, count)) {
+        const key = { containerId: `taken-${address}`, ifname: 'eth0' };
+        store.begin({ ...key, netns, boot, hostLink: 'none', ips: [address] });
+        store.done(key);
+      }
+      store.close();
+    },
+    close: stop,
+  });
+}
+
+/** The first `count` addresses of a /16 behind its gateway. */
+function addresses(subnet: string, count: number): string[] {
+  const [a, b] = subnet.split('.');
+  return Array.from({ length: count }, (_, i) => `${a}.${b}.${(i + 2) >>> 8}.${(i + 2) & 255}`);
+}
