@@ -13,7 +13,7 @@ import { ping } from '../../lib/lab/ping.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { removeNamespace } from '../../lib/sys/sys.ts';
 import { addressOf, leaseOf, type TwoNodes, twoNodes } from '../support/overlays.ts';
-import { connectFrom, hearErrors, makePod, runIn, sendFrom } from '../support/pods.ts';
+import { connectFrom, hearErrors, makePod, runIn, sendFrom, transfer } from '../support/pods.ts';
 
 if (process.getuid?.() !== 0) {
   t.pass('SKIPPED: needs root for namespaces', { skip: 'needs root' });
@@ -108,8 +108,8 @@ t.test('a packet that is too long for the path: the pod learns how long it may b
     'ECONNREFUSED',
     "a UDP socket's kernel sends fragments from then on, which get to the closed port at the other end",
   );
-  t.equal(await transfer(nodes.pod, node2, 3_000_000), 'whole', 'TCP of the pod');
-  t.equal(await transfer(node, node2, 3_000_000), 'whole', 'TCP of the node');
+  t.equal(await transfer(nodes.pod, node2, addressOf(2), 3_000_000), 'whole', 'TCP of the pod');
+  t.equal(await transfer(node, node2, addressOf(2), 3_000_000), 'whole', 'TCP of the node');
   t.ok(one.drops()['egress-too-big'] > 0);
   await Promise.all([one.stop(), two.stop()]);
 });
@@ -121,8 +121,8 @@ t.test("the underlay's MTU changes under a running overlay", async t => {
   const [one, two] = [await nodes.start(1, { onMtu: mtu => mtus.push(mtu) }), await nodes.start(2)];
   one.apply([{ kind: 'add', lease: leaseOf(2) }]);
   two.apply([{ kind: 'add', lease: leaseOf(1) }]);
-  t.equal(await transfer(nodes.pod, node2, 1_000_000), 'whole');
-  const running = transfer(nodes.pod, node2, 40_000_000);
+  t.equal(await transfer(nodes.pod, node2, addressOf(2), 1_000_000), 'whole');
+  const running = transfer(nodes.pod, node2, addressOf(2), 40_000_000);
   const deviceMtu = (path: string) => withRtnetlink(path, netlink => netlink.link('tulle0')?.mtu);
   for (const mtu of [1300, 900, 1500]) {
     for (const path of [node, node2]) withRtnetlink(path, netlink => netlink.setLink('eth0', { mtu }));
@@ -152,39 +152,3 @@ const askUntilRefused = (namespace: string, host: string): Promise<string> =>
      s.on('error', see);
      s.connect(33434, '${host}', () => setInterval(() => s.send(Buffer.alloc(1400), see), 30));`,
   );
-
-/** Sends bytes by TCP from one namespace to the device address of node 2 and compares hashes: "whole", or what went wrong. */
-async function transfer(from: string, to: string, bytes: number, host = addressOf(2)): Promise<string> {
-  const port = 20_000 + Math.floor(Math.random() * 20_000);
-  const server = runIn(
-    to,
-    `const hash = require('crypto').createHash('sha256');
-     const s = require('net').createServer(c => {
-       c.on('data', d => hash.update(d));
-       c.on('end', () => { console.log(hash.digest('hex')); c.end(); s.close(); });
-     }).listen(${port}, '${host}');`,
-  );
-  const client = runIn(
-    from,
-    `const crypto = require('crypto'), hash = crypto.createHash('sha256');
-     const data = crypto.randomBytes(1 << 20);
-     let left = ${bytes}, tries = 0;
-     (function connect() {
-       const s = require('net').connect(${port}, '${host}');
-       s.on('error', e => tries++ < 200 && e.code === 'ECONNREFUSED' ? setTimeout(connect, 20) : console.log(e.code));
-       s.on('connect', function push() {
-         while (left > 0) {
-           const part = data.subarray(0, Math.min(left, data.length));
-           left -= part.length;
-           hash.update(part);
-           if (!s.write(part)) return s.once('drain', push);
-         }
-         s.end();
-         console.log(hash.digest('hex'));
-       });
-       s.resume();
-     })();`,
-  );
-  const [sent, got] = await Promise.all([client, server]);
-  return sent === got && sent.length === 64 ? 'whole' : `sent ${sent || 'nothing'}, got ${got || 'nothing'}`;
-}

@@ -9,6 +9,7 @@ import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { removeNamespace, withNamespace } from '../../lib/sys/sys.ts';
 import { silentLogger } from '../../lib/util/log.ts';
+import { parseCidr6, type Subnet6 } from '../../lib/wire/cidr.ts';
 import { cidr, NETWORK } from './node.ts';
 
 export interface TwoNodes {
@@ -23,6 +24,24 @@ export interface TwoNodes {
 
 /** The device's address in node K, which answers pings. */
 export const addressOf = (k: number): string => `10.42.${k}.0`;
+
+export const NETWORK6 = { network6: cidr6('fd00:42::/48'), subnetLength6: 64 };
+export const addressOf6 = (k: number): string => `fd00:42:0:${k}::`;
+/** The underlay's addresses of IPv6. */
+export const endpointOf6 = (k: number): string => `2001:db8:88::${k}`;
+
+function cidr6(text: string): Subnet6 {
+  const value = parseCidr6(text);
+  if (value === undefined) throw new Error(`not a CIDR: ${text}`);
+  return value;
+}
+
+/** Node K's lease in a dual-stack network; it says its IPv6 endpoint too. */
+export function bothLeaseOf(k: number): Lease {
+  const lease = leaseOf(k);
+  const attributes = { ...lease.attributes, PublicIPv6: endpointOf6(k) };
+  return { ...lease, subnet6: cidr6(`${addressOf6(k)}/64`), attributes };
+}
 
 export function leaseOf(k: number, type: 'tulle' | 'udp' = 'tulle', createRevision = 100 + k): Lease {
   const attributes = {
@@ -43,6 +62,7 @@ export function twoNodes(): TwoNodes {
   namespaces.forEach((path, i) => {
     withRtnetlink(path, netlink => {
       netlink.addAddress('eth0', `10.88.0.${i + 1}/24`);
+      netlink.addAddress('eth0', `${endpointOf6(i + 1)}/64`, { nodad: true });
       netlink.setLink('eth0', { up: true });
     });
   });

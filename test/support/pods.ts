@@ -3,7 +3,8 @@ import { spawn } from 'node:child_process';
 import { setSysctl } from '../../lib/host/sysctl.ts';
 import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
-import { close, openRaw, rawReceive, withNamespace } from '../../lib/sys/sys.ts';
+import { close, openRaw, rawReceive, rawSend, withNamespace } from '../../lib/sys/sys.ts';
+import { emitEcho6, ICMP6_ECHO_REPLY, ICMP6_ECHO_REQUEST } from '../../lib/wire/icmp.ts';
 
 export interface PodOptions {
   /** The node's namespace and the pod's file. */
@@ -108,4 +109,66 @@ export function hearErrors(
     },
     close: () => close(handle),
   };
+}
+
+/** Sends bytes by TCP from one namespace to an address of another and compares hashes: "whole", or what went wrong. */
+export async function transfer(from: string, to: string, host: string, bytes: number): Promise<string> {
+  const port = 20_000 + Math.floor(Math.random() * 20_000);
+  const server = runIn(
+    to,
+    `const hash = require('crypto').createHash('sha256');
+     const s = require('net').createServer(c => {
+       c.on('data', d => hash.update(d));
+       c.on('end', () => { console.log(hash.digest('hex')); c.end(); s.close(); });
+     }).listen(${port}, '${host}');`,
+  );
+  const client = runIn(
+    from,
+    `const crypto = require('crypto'), hash = crypto.createHash('sha256');
+     const data = crypto.randomBytes(1 << 20);
+     let left = ${bytes}, tries = 0;
+     (function connect() {
+       const s = require('net').connect(${port}, '${host}');
+       s.on('error', e => tries++ < 200 && e.code === 'ECONNREFUSED' ? setTimeout(connect, 20) : console.log(e.code));
+       s.on('connect', function push() {
+         while (left > 0) {
+           const part = data.subarray(0, Math.min(left, data.length));
+           left -= part.length;
+           hash.update(part);
+           if (!s.write(part)) return s.once('drain', push);
+         }
+         s.end();
+         console.log(hash.digest('hex'));
+       });
+       s.resume();
+     })();`,
+  );
+  const [sent, got] = await Promise.all([client, server]);
+  return sent === got && sent.length === 64 ? 'whole' : `sent ${sent || 'nothing'}, got ${got || 'nothing'}`;
+}
+
+/** Echoes over IPv6 that come back, one after another. */
+export async function ping6(namespace: string, address: string, count: number): Promise<number> {
+  const handle = openRaw({ family: 6, protocol: 58, namespace });
+  const request = new Uint8Array(64);
+  const packet = new Uint8Array(2048);
+  const id = process.pid & 0xffff;
+  let received = 0;
+  try {
+    for (let sequence = 0; sequence < count; sequence++) {
+      emitEcho6(request, 0, ICMP6_ECHO_REQUEST, id, sequence); // the kernel adds the checksum (RFC 3542 §3.1)
+      rawSend(handle, request, address);
+      const deadline = performance.now() + 2_000;
+      while (performance.now() < deadline) {
+        await new Promise(resolve => setImmediate(resolve));
+        const got = rawReceive(handle, packet, 20);
+        if (got?.address !== address || packet[0] !== ICMP6_ECHO_REPLY || packet[7] !== sequence) continue;
+        received++;
+        break;
+      }
+    }
+  } finally {
+    close(handle);
+  }
+  return received;
 }
