@@ -57,11 +57,13 @@ export async function untilConfigChanges(
 /** What of a new net-conf this node cannot adopt as it runs, or undefined. */
 function whyAnew(before: DaemonNetwork, now: DaemonNetwork, lease: Lease): string | undefined {
   const [was, is] = [before.config, now.config];
-  if (!isDeepStrictEqual(was.network, is.network))
+  if (!isDeepStrictEqual([was.network, was.network6], [is.network, is.network6]))
     return `Network is ${printNetwork(now)}, not ${printNetwork(before)}`;
   if (was.subnetLength !== is.subnetLength) return `SubnetLen is ${is.subnetLength}, not ${was.subnetLength}`;
+  if (was.subnetLength6 !== is.subnetLength6) return `IPv6SubnetLen is ${is.subnetLength6}, not ${was.subnetLength6}`;
   if (!isDeepStrictEqual(before.backend, now.backend)) {
-    const print = ({ backend }: DaemonNetwork): string => `${backend.type} on port ${backend.port}`;
+    const print = ({ backend }: DaemonNetwork): string =>
+      `${backend.type} on port ${backend.port}${backend.underlay === 6 ? ' over IPv6' : ''}`;
     return `Backend is ${print(now)}, not ${print(before)}`;
   }
   return fitsConfig(is, lease) ? undefined : `${printSubnets(lease)} is not between SubnetMin and SubnetMax now`;

@@ -30,6 +30,7 @@ import { PeerWatch } from './peer-watch.ts';
 import { registryName } from './registry.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
 import { openCni } from './serve-cni.ts';
+import { interfaceNeeds, publicAddresses, underlayAddress } from './underlay.ts';
 
 /** A clean stop ends within 5 s (systemd and kubelet wait longer); the rest is for the process itself. */
 const UNDO_LIMIT_MS = { round: 2500, rest: 1500 };
@@ -47,6 +48,8 @@ interface Run {
   health: Health | undefined;
   /** The device of the overlay, as soon as there is one. */
   overlay: Overlay | undefined;
+  /** What to do when the overlay's MTU changes, once there is anything to do. */
+  onMtu?: () => void;
   /** Whether the lease goes back at the end. */
   giveBack: boolean;
   /** The start has succeeded. */
@@ -114,7 +117,7 @@ async function bringUp(run: Run): Promise<void> {
   const { options, parts, log, stop, health } = run;
   health?.setReady(false, 'the network configuration');
   const network = await fetchNetwork(run);
-  const underlay = parts.chooseInterface(options.interface);
+  const underlay = parts.chooseInterface({ ...options.interface, ...interfaceNeeds(network) });
   log.debug({ ...underlay }, 'interface chosen');
 
   health?.setReady(false, 'a lease');
@@ -127,8 +130,12 @@ async function bringUp(run: Run): Promise<void> {
   health?.setReady(false, 'the list of peers');
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
   await openRules(run, network, lease);
-  const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: options.rules.masquerade };
-  parts.writeSubnetFile(options.subnetFile, content);
+  const writeSubnetFile = (): void => {
+    const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: options.rules.masquerade };
+    parts.writeSubnetFile(options.subnetFile, content);
+  };
+  writeSubnetFile();
+  run.onMtu = writeSubnetFile;
   await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu));
   run.giveBack = options.releaseOnExit;
   run.started = true;
@@ -163,9 +170,8 @@ function leaseRequest(
   underlay: ChosenInterface,
 ): AcquireRequest {
   const nodeId = parts.nodeId(options.nodeId);
-  // The interface that was chosen has an IPv4 address: chooseInterface refuses one without.
-  const publicIp = options.interface.publicIp ?? underlay.address4!;
-  const attributes = { PublicIP: publicIp, PublicIPv6: null, ...backendAttributes(backend, nodeId) };
+  const addresses = publicAddresses(options.interface, { config, backend }, underlay);
+  const attributes = { ...addresses, ...backendAttributes(backend, nodeId) };
   const request = { config, nodeId, attributes, ttlSeconds: options.leaseTtlSeconds };
   try {
     return { ...request, previousSubnet: parts.previousSubnet(options.subnetFile) };
@@ -200,7 +206,7 @@ async function openOverlay(
 ): Promise<Overlay> {
   const { options, parts, log, undo, manager } = run;
   try {
-    undo.push('forwarding', parts.ensureForwarding());
+    undo.push('forwarding', parts.ensureForwarding({ ip6: config.enableIPv6 }));
   } catch (error) {
     log.warn({ error }, 'pods reach other nodes only with net.ipv4.ip_forward=1: set it');
   }
@@ -209,7 +215,10 @@ async function openOverlay(
     network: config.network,
     subnetLength: config.subnetLength,
     own,
-    address: underlay.address4!,
+    ...(config.network6 && { network6: config.network6 }),
+    ...(config.subnetLength6 !== undefined && { subnetLength6: config.subnetLength6 }),
+    address: underlayAddress({ backend }, underlay),
+    onMtu: () => followMtu(run),
     underlayMtu: underlay.mtu,
     transport: options.transport,
     withoutOffloads: options.withoutOffloads,
@@ -221,6 +230,15 @@ async function openOverlay(
   run.overlay = overlay;
   overlay.setDeadline(manager.deadline);
   return overlay;
+}
+
+/** Pods that are made from now on get the overlay's new MTU; those that run learn it from ICMP. */
+function followMtu({ onMtu, options, log }: Run): void {
+  try {
+    onMtu?.();
+  } catch (error) {
+    log.warn({ error, subnetFile: options.subnetFile }, 'the subnet file still has the old MTU');
+  }
 }
 
 /** Masquerade and forwarding in the packet filter. What cannot be written is logged and does not stop the node. */

@@ -223,8 +223,7 @@ export const flagTable = {
     group: 'underlay',
     origin: 'flannel',
     value: 'IP',
-    unsupported: 'an IPv6 underlay is not supported yet; use -public-ip',
-    help: 'the IPv6 address that other nodes send to',
+    help: "the IPv6 address that other nodes send to (default: the interface's)",
     example: '-public-ipv6=2001:db8::10',
   },
   transport: {

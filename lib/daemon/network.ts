@@ -2,7 +2,7 @@
 import { type Backend, backendOf } from '../backend/backend.ts';
 import { checkSubnetCount, type NetworkConfig, parseNetworkConfig } from '../lease/config.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
-import { formatCidr4 } from '../wire/cidr.ts';
+import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import type { DaemonOptions } from './options.ts';
 
 export interface DaemonNetwork {
@@ -22,17 +22,19 @@ export function readNetwork(text: string, place: string): DaemonNetwork {
     const { enableIPv4, enableIPv6 } = config;
     if (!enableIPv4)
       throw unsupported('EnableIPv4 is false and pods with IPv6 alone are not supported yet: leave it true');
-    if (enableIPv6) throw unsupported('EnableIPv6 is true and IPv6 pods are not supported yet: set it to false');
+    const backend = backendOf(config);
+    if (enableIPv6 && backend.type === 'udp')
+      throw unsupported('EnableIPv6 is true and flannel\'s udp carries IPv4 only: set Backend.Type to "tulle"');
     checkSubnetCount(config);
-    return { config, backend: backendOf(config) };
+    return { config, backend };
   } catch (error) {
     throw new TulleError('bad-config', `${place}: ${messageOf(error)}`, { cause: error });
   }
 }
 
-/** "10.5.0.0/16", for the log. */
-export function printNetwork(network: DaemonNetwork): string {
-  return formatCidr4(network.config.network);
+/** "10.5.0.0/16" or "10.5.0.0/16 fd00::/48", for the log. */
+export function printNetwork({ config: { network, network6 } }: DaemonNetwork): string {
+  return network6 === undefined ? formatCidr4(network) : `${formatCidr4(network)} ${formatCidr6(network6)}`;
 }
 
 function unsupported(message: string): TulleError {

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { type Endpoint, parseEndpoints } from '../../etcd/endpoints.ts';
 import { offloadsOf } from '../backend/offloads.ts';
 import { LONGEST_SOCKET_PATH } from '../cni/socket.ts';
+import { staysOnLink6 } from '../datapath/route6.ts';
 import { journalPath } from '../lease/journal.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
@@ -33,6 +34,7 @@ export interface InterfaceOptions {
   ifaceRegex: string[];
   ifaceCanReach?: string;
   publicIp?: string;
+  publicIp6?: string;
 }
 
 /** Rules in the machine's packet filter; see lib/host/rules/traffic.ts. */
@@ -187,6 +189,7 @@ function interfaceOptions(parsed: ParsedFlags): InterfaceOptions {
     ifaceRegex: values['iface-regex'],
     ...(values['iface-can-reach'] !== '' && { ifaceCanReach: addressOption(parsed, 'iface-can-reach') }),
     ...(values['public-ip'] !== '' && { publicIp: publicAddress(parsed) }),
+    ...(values['public-ipv6'] !== '' && { publicIp6: publicAddress6(parsed) }),
   };
 }
 
@@ -197,6 +200,16 @@ function publicAddress(parsed: ParsedFlags): string {
   const first = address >>> 24;
   if (first === 0 || first === 127 || first >= 224) {
     throw bad(parsed, 'public-ip', `no other node can send to ${text}; give an address of this node`);
+  }
+  return text;
+}
+
+function publicAddress6(parsed: ParsedFlags): string {
+  const text = parsed.values['public-ipv6'];
+  const bytes = parseAddress6(text);
+  if (bytes === undefined) throw bad(parsed, 'public-ipv6', `"${text}" is not an IPv6 address like 2001:db8::10`);
+  if (staysOnLink6(bytes, 0)) {
+    throw bad(parsed, 'public-ipv6', `no other node can send to ${text}; give an address of this node`);
   }
   return text;
 }

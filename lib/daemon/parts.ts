@@ -32,9 +32,9 @@ export interface DaemonParts {
   openJournal(path: string, log: Logger): LeaseJournal;
   nodeId(given: string | undefined): string;
   startHealth(address: string, port: number): Promise<Health>;
-  chooseInterface(options: InterfaceOptions): ChosenInterface;
+  chooseInterface(options: InterfaceOptions & { needIp4: boolean; needIp6: boolean }): ChosenInterface;
   /** Returns the undo. */
-  ensureForwarding(): () => void;
+  ensureForwarding(families: { ip6: boolean }): () => void;
   /** The subnets that a subnet.env names. */
   previousSubnet(path: string): Partial<LeaseSubnets>;
   /** The networks that a subnet.env names; none where there is no such file. */
@@ -57,7 +57,7 @@ export const realParts: DaemonParts = {
   nodeId: given => nodeId({ ...(given !== undefined && { given }), stateDirectory: STATE_DIRECTORY }),
   startHealth,
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
-  ensureForwarding,
+  ensureForwarding: families => ensureForwarding(undefined, families),
   previousSubnet: path => previousSubnetOf(readSubnetEnv(path)),
   formerNetworks,
   startTrafficRules,

@@ -71,13 +71,19 @@ export function parseNetworkConfig(text: string): NetworkConfig {
  * route table of ours needs this.
  */
 export function checkSubnetCount(config: NetworkConfig): void {
-  const count = 2 ** (config.subnetLength - config.network.prefixLength);
-  if (!config.enableIPv4 || count <= maximumSubnets) return;
-  const longest = config.network.prefixLength + 20;
-  const network = formatCidr4(config.network);
+  const { enableIPv4, network, subnetLength, network6, subnetLength6 } = config;
+  if (enableIPv4) checkCount('SubnetLen', subnetLength, 'Network', formatCidr4(network), network.prefixLength);
+  if (network6 !== undefined && subnetLength6 !== undefined) {
+    checkCount('IPv6SubnetLen', subnetLength6, 'IPv6Network', formatCidr6(network6), network6.prefixLength);
+  }
+}
+
+function checkCount(key: string, length: number, networkKey: string, network: string, prefixLength: number): void {
+  const count = 2 ** (length - prefixLength);
+  if (count <= maximumSubnets) return;
   throw bad(
-    `SubnetLen ${config.subnetLength} cuts Network ${network} into ${count} subnets and ${maximumSubnets} is the most: ` +
-      `set SubnetLen to ${longest} or less`,
+    `${key} ${length} cuts ${networkKey} ${network} into ${count} subnets and ${maximumSubnets} is the most: ` +
+      `set ${key} to ${prefixLength + Math.log2(maximumSubnets)} or less`,
   );
 }
 

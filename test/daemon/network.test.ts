@@ -9,6 +9,8 @@ t.test('the backend and its port', async t => {
   const tulle = read({ network: '10.5.0.0/16', Backend: { Type: 'tulle', port: 9000 } });
   t.same(tulle.backend, { type: 'tulle', port: 9000 }, 'keys in any case');
   t.equal(printNetwork(tulle), '10.5.0.0/16');
+  const both = read({ Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00::/48', Backend: { Type: 'tulle' } });
+  t.equal(printNetwork(both), '10.5.0.0/16 fd00::/48');
 });
 
 t.test('bad input is one line that begins with the place', async t => {
@@ -24,7 +26,12 @@ t.test('bad input is one line that begins with the place', async t => {
     [{ Network: '10.5.0.0/16', Backend: { Type: 'udp', Port: 0 } }, /Backend.Port 0 .* 1 to 65535/],
     [{ Network: '10.5.0.0/16', Backend: { Type: 'udp', Port: '8285' } }, /Backend.Port "8285" .* 1 to 65535/],
     [{ Network: '10.0.0.0/8', SubnetLen: 30 }, /is the most: set SubnetLen to 28 or less/],
-    [{ Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00::/48' }, /IPv6 pods are not supported yet/],
+    [{ Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00::/48' }, /udp carries IPv4 only.*"tulle"/],
+    [
+      { Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00::/40', Backend: { Type: 'tulle' } },
+      /IPv6SubnetLen 64 cuts .* set IPv6SubnetLen to 60 or less/,
+    ],
+    [{ Network: '10.5.0.0/16', Backend: { Type: 'udp', Underlay: 'ipv6' } }, /"ipv6" needs Backend.Type "tulle"/],
     [{ EnableIPv4: false, EnableIPv6: true, IPv6Network: 'fd00::/48' }, /EnableIPv4 is false/],
   ];
   for (const [conf, message] of table) {
