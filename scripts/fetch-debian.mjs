@@ -25,7 +25,7 @@ import { pathToFileURL } from 'node:url';
 
 const say = text => process.stderr.write(`tulle: ${text}\n`);
 const ARCHIVE_MS = 60_000;
-const DIRECTORIES = ['usr/bin', 'usr/sbin', 'bin', 'sbin'];
+const DIRECTORIES = ['usr/bin', 'usr/sbin', 'bin', 'sbin', 'usr/lib/cni'];
 /** A library whose library's library … is missing: nothing we fetch is deeper. */
 const DEPTH = 6;
 
@@ -35,7 +35,16 @@ export const cacheFolder = () => join(process.env.XDG_CACHE_HOME || join(homedir
 /** The path of a program that is installed, or undefined. */
 export function findInstalled(program) {
   const path = (process.env.PATH ?? '').split(delimiter).filter(isAbsolute);
-  const folders = [...path, '/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
+  const folders = [
+    ...path,
+    '/usr/local/sbin',
+    '/usr/local/bin',
+    '/usr/sbin',
+    '/usr/bin',
+    '/sbin',
+    '/bin',
+    '/usr/lib/cni',
+  ];
   return folders.map(folder => join(folder, program)).find(runs);
 }
 

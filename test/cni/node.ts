@@ -1,5 +1,5 @@
 /** A node for tests: a namespace for the host, a plugin that serves it, pods, and requests as the protocol would make them. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { HostRules, RuleKey, RuleRequest } from '../../lib/cni/host-rules.ts';
@@ -31,6 +31,37 @@ export class FakeRules implements HostRules {
 
   check(request: RuleRequest): void {
     if (!this.present.has(keyOf(request))) throw new Error(`no rule for ${keyOf(request)}`);
+  }
+}
+
+/** Rules as files, which outlive the process that made them as the kernel's do. */
+export class FileRules implements HostRules {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+    mkdirSync(directory, { recursive: true });
+  }
+
+  attach(request: RuleRequest): void {
+    writeFileSync(this.#fileOf(request), '');
+  }
+
+  detach(key: RuleKey): void {
+    rmSync(this.#fileOf(key), { force: true });
+  }
+
+  check(): void {}
+
+  /** "network/container/interface", sorted. */
+  keys(): string[] {
+    return readdirSync(this.#directory)
+      .map(name => name.replaceAll('~', '/'))
+      .sort();
+  }
+
+  #fileOf(key: RuleKey): string {
+    return join(this.#directory, keyOf(key).replaceAll('/', '~'));
   }
 }
 
