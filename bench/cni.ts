@@ -50,12 +50,15 @@ const { values } = parseArgs({
     out: { type: 'string', default: join(packageRoot(), 'bench/results-cni.jsonl') },
   },
 });
-const [rounds, pods, parallel] = [values.rounds, values.pods, values.parallel].map(text => {
+function wholeNumber(text: string): number {
   const number = Number(text);
-  if (Number.isInteger(number) && number > 0) return number;
-  process.stderr.write(`bench:cni: "${text}" is not a whole number above 0\n`);
-  process.exit(1);
-});
+  if (!Number.isInteger(number) || number < 1) {
+    process.stderr.write(`bench:cni: "${text}" is not a whole number above 0\n`);
+    process.exit(1);
+  }
+  return number;
+}
+const [rounds, pods, parallel] = [values.rounds, values.pods, values.parallel].map(wholeNumber);
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
@@ -175,7 +178,9 @@ try {
   console.log(machineLine(machine));
   const warning = busyWarning(machine);
   if (warning !== undefined) console.log(warning);
-  console.log(`rounds: ${rounds}, pods: ${pods}, at once: ${parallel}; an empty program takes ${empty.toFixed(1)} ms\n`);
+  console.log(
+    `rounds: ${rounds}, pods: ${pods}, at once: ${parallel}; an empty program takes ${empty.toFixed(1)} ms\n`,
+  );
   console.log(table(results));
   mkdirSync(dirname(values.out), { recursive: true });
   const line = { machine, ...describeCommit(), rounds, pods, parallel, emptyMs: empty, targets: TARGETS, results };

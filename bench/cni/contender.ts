@@ -61,7 +61,12 @@ function requestOf({ file, config, folder }: Plugin, call: Call) {
   return { file, input, env };
 }
 
-function contender(name: Contender['name'], host: string, plugin: Plugin, rest: Pick<Contender, 'fill' | 'close'>): Contender {
+function contender(
+  name: Contender['name'],
+  host: string,
+  plugin: Plugin,
+  rest: Pick<Contender, 'fill' | 'close'>,
+): Contender {
   const failed = (call: Call, output: string): Error =>
     new Error(`${name}: ${call.command} of ${call.containerId} failed: ${output.trim()}`);
   return {
@@ -98,15 +103,20 @@ function contender(name: Contender['name'], host: string, plugin: Plugin, rest: 
 export function openReference(host: string, folder: string, directory: string): Contender {
   const dataDir = join(directory, 'host-local');
   const config = ({ subnet }: Network) => ({ type: 'bridge', ipam: { type: 'host-local', subnet, dataDir } });
-  return contender('reference', host, { file: join(folder, 'bridge'), config, folder }, {
-    fill({ name, subnet }, count) {
-      const place = join(dataDir, name);
-      mkdirSync(place, { recursive: true });
-      for (const address of addresses(subnet, count)) writeFileSync(join(place, address), `taken-${address}\r\neth0`);
-      writeFileSync(join(place, 'last_reserved_ip.0'), addresses(subnet, count)[count - 1]);
+  return contender(
+    'reference',
+    host,
+    { file: join(folder, 'bridge'), config, folder },
+    {
+      fill({ name, subnet }, count) {
+        const place = join(dataDir, name);
+        mkdirSync(place, { recursive: true });
+        for (const address of addresses(subnet, count)) writeFileSync(join(place, address), `taken-${address}\r\neth0`);
+        writeFileSync(join(place, 'last_reserved_ip.0'), addresses(subnet, count)[count - 1]);
+      },
+      close: async () => {},
     },
-    close: async () => {},
-  });
+  );
 }
 
 export async function openTulle(host: string, directory: string): Promise<Contender> {
@@ -116,7 +126,9 @@ export async function openTulle(host: string, directory: string): Promise<Conten
   let daemon: ReturnType<typeof spawnIn> | undefined;
   let text = '';
   const start = async (): Promise<void> => {
-    const child = spawnIn(host, process.execPath, [program('cmd/tulled.js'), ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawnIn(host, process.execPath, [program('cmd/tulled.js'), ...args], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     daemon = child;
     text = '';
     await new Promise<void>((resolve, reject) => {

@@ -87,13 +87,19 @@ function ruleId({ network, containerId, ifname }: RuleKey): string {
   return encodeURIComponent(id).length <= 180 ? id : `${digest(`${network}/${containerId}`, 64)}/${digest(ifname, 16)}`;
 }
 
-/** What pods may know of the lease. */
-export function nodeNetwork({ network, network6 }: NetworkConfig, lease: Lease, mtu: number): NodeNetwork {
+/** What pods may know of the lease. `masquerade`: the daemon does it for all of them. */
+export function nodeNetwork(
+  { network, network6 }: NetworkConfig,
+  lease: Lease,
+  mtu: number,
+  masquerade: boolean,
+): NodeNetwork {
   return {
     subnet: lease.subnet,
     network,
     ...(lease.subnet6 !== undefined && { subnet6: lease.subnet6 }),
     ...(network6 !== undefined && { network6 }),
     mtu,
+    masquerade,
   };
 }

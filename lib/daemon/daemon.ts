@@ -12,6 +12,7 @@
 import { backendAttributes } from '../backend/backend.ts';
 import type { Overlay } from '../backend/overlay.ts';
 import type { ChosenInterface } from '../host/interface.ts';
+import type { TrafficRules, TrafficState } from '../host/rules.ts';
 import type { LeaseJournal } from '../lease/journal-writer.ts';
 import { type Lease, printSubnets } from '../lease/lease.ts';
 import { type AcquireRequest, LeaseManager, type ManagerEvent } from '../lease/manager.ts';
@@ -129,14 +130,14 @@ async function bringUp(run: Run): Promise<void> {
 
   health?.setReady(false, 'the list of peers');
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
-  await openRules(run, network, lease);
+  const rules = await openRules(run, network, lease);
   const writeSubnetFile = (): void => {
     const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: options.rules.masquerade };
     parts.writeSubnetFile(options.subnetFile, content);
   };
   writeSubnetFile();
   run.onMtu = writeSubnetFile;
-  await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu));
+  await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu, masquerades(rules.state())));
   run.giveBack = options.releaseOnExit;
   run.started = true;
   if (!run.manager.fenced) health?.setReady(true);
@@ -242,7 +243,7 @@ function followMtu({ onMtu, options, log }: Run): void {
 }
 
 /** Masquerade and forwarding in the packet filter. What cannot be written is logged and does not stop the node. */
-async function openRules(run: Run, { config }: DaemonNetwork, { subnet }: Lease): Promise<void> {
+async function openRules(run: Run, { config }: DaemonNetwork, { subnet }: Lease): Promise<TrafficRules> {
   const { options, parts, log, stop, undo } = run;
   const formerNetworks = parts.formerNetworks(options.subnetFile);
   const { removeOnExit, ...wanted } = options.rules;
@@ -260,7 +261,12 @@ async function openRules(run: Run, { config }: DaemonNetwork, { subnet }: Lease)
     const isFirstRun = formerNetworks.length === 0;
     await (await starting).stop({ remove: removeOnExit || (!run.started && isFirstRun) });
   });
-  await orStopped(starting, stop);
+  return orStopped(starting, stop);
+}
+
+/** Whether pods need no rule of their own. */
+function masquerades({ masquerade, degraded }: TrafficState): boolean {
+  return degraded === undefined && (masquerade === 'nftables' || masquerade === 'iptables');
 }
 
 /**

@@ -42,7 +42,7 @@ t.test('a wrong command line is one line and exit code 1', async t => {
   const table: [string[], Record<string, string>, RegExp][] = [
     [['-ifac=eth0'], {}, /^tulled: -ifac: there is no such flag; did you mean -iface\?$/],
     [['-kube-subnet-mgr'], {}, /^tulled: -kube-subnet-mgr: the Kubernetes registry is not supported yet; use /],
-    [[], { FLANNELD_IP_MASQ: 'true' }, /^tulled: FLANNELD_IP_MASQ: tulled does not write iptables/],
+    [[], { FLANNELD_IP_BLACKHOLE_ROUTE: 'true' }, /^tulled: FLANNELD_IP_BLACKHOLE_ROUTE: the blackhole route/],
     [['-public-ip=10.0.0.300'], {}, /^tulled: -public-ip: "10.0.0.300" is not an IPv4 address/],
     [['-registry=file:'], {}, /^tulled: -registry: /],
     [['-v=1\n2'], {}, /^tulled: -v: "1 2" is not a whole number/],
