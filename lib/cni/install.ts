@@ -2,11 +2,12 @@
  * Putting the plugin where container runtimes look: the program first and the configuration after it, each by a rename,
  * so that a runtime never sees half a file nor a configuration whose program is missing. Removing goes the other way.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeFileAtomic } from '../lease/atomic-file.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
+import { ensureFolder } from './folder.ts';
 
 export const DEFAULT_BIN_DIRECTORY = '/opt/cni/bin';
 export const DEFAULT_CONF_DIRECTORY = '/etc/cni/net.d';
@@ -106,7 +107,7 @@ function readIfThere(path: string): string | undefined {
 
 function makeFolder(path: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o755 });
+    ensureFolder(resolve(path));
   } catch (error) {
     throw refuse(`${path} cannot be made: ${messageOf(error)}`);
   }

@@ -103,17 +103,22 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
   }
   await within(DRAIN_MS, pending.drain());
   open();
+  let closing: Promise<void> | undefined;
+  const close = async (): Promise<void> => {
+    pending.close();
+    const closed = new Promise<void>(resolve => server.close(() => resolve()));
+    for (const connection of idle) connection.destroy();
+    await within(options.closeMs ?? CLOSE_MS, Promise.all(calls));
+    ending.abort();
+    plugin.close?.();
+    giveBack();
+    await within(options.closeMs ?? CLOSE_MS, closed);
+  };
   return {
     socket: path,
-    close: async () => {
-      pending.close();
-      const closed = new Promise<void>(resolve => server.close(() => resolve()));
-      for (const connection of idle) connection.destroy();
-      await within(options.closeMs ?? CLOSE_MS, Promise.all(calls));
-      ending.abort();
-      plugin.close?.();
-      giveBack();
-      await within(options.closeMs ?? CLOSE_MS, closed);
+    close: () => {
+      closing ??= close();
+      return closing;
     },
   };
 }

@@ -2,11 +2,12 @@
  * The place of the socket: mode 0600 in a folder that only its owner may write to, one daemon a path. A lock beside it
  * (SOCKET.lock) says whether a daemon is alive, so a socket that a killed one left is replaced and a living one is not.
  */
-import { chmodSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, lstatSync, rmSync, statSync } from 'node:fs';
 import type { Server } from 'node:net';
 import { dirname } from 'node:path';
 import { close as closeHandle, flockOpen } from '../sys/sys.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
+import { ensureFolder } from './folder.ts';
 
 /** sizeof(sun_path) of unix(7), without the closing zero. */
 export const LONGEST_SOCKET_PATH = 107;
@@ -36,7 +37,7 @@ function checkFolder(path: string): void {
   const folder = dirname(path);
   let status: ReturnType<typeof statSync>;
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    ensureFolder(folder);
     status = statSync(folder);
   } catch (error) {
     throw refuse(path, messageOf(error));

@@ -52,9 +52,9 @@ export function fakePlugin(): FakePlugin {
   return plugin;
 }
 
-export function deferred<T = void>(): { promise: Promise<T>; resolve(value: T): void } {
-  let resolve: (value: T) => void = () => {};
-  const promise = new Promise<T>(done => {
+export function deferred(): { promise: Promise<void>; resolve(): void } {
+  let resolve = (): void => {};
+  const promise = new Promise<void>(done => {
     resolve = done;
   });
   return { promise, resolve };

@@ -73,6 +73,8 @@ t.test('a failure leaves nothing', async t => {
   writeFileSync(join(root, 'conf'), 'a file where the folder should be');
   t.throws(() => install(options), { code: 'install' });
   t.notOk(existsSync(program), 'no program without its configuration');
+  t.throws(() => install({ ...options, confDirectory: '/proc/no/conf' }), { message: /cannot be made/ });
+  t.notOk(existsSync(program));
   const nothing = place(t, {});
   t.throws(() => install(nothing.options), { message: /neither .* nor .* is there/ });
 });
