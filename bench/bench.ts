@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { packageRoot } from '../lib/lab/spawn.ts';
 import * as store from '../lib/lab/state.ts';
 import { hasRemains, tearDown } from '../lib/lab/teardown.ts';
-import { messageOf, TulleError } from '../lib/util/errors.ts';
+import { codeOf, messageOf, TulleError } from '../lib/util/errors.ts';
 import { busyWarning, describeCommit, describeMachine, machineLine } from './machine.ts';
 import { type BenchOptions, HELP_TEXT, parseBenchOptions } from './options.ts';
 import { drawPlots } from './plots.ts';
@@ -45,7 +45,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (warning !== undefined) note(warning);
 
   const { rows, rounds } = await onStage(options, ending);
-  if (ending.signal.aborted && !options.quick) throw ending.signal.reason;
+  if (ending.signal.aborted && codeOf(ending.signal.reason) !== 'time') throw ending.signal.reason;
   if (rows.length === 0) throw new TulleError('nothing', 'nothing could be measured: the lines above say why');
   const { quick, seconds, whole } = options;
   const run: Run = { machine, commit: describeCommit(), quick, rounds, seconds, rows };
@@ -95,7 +95,7 @@ async function onStage(options: BenchOptions, ending: AbortController): Promise<
     });
   } catch (error) {
     if (!ending.signal.aborted) throw error;
-    note(messageOf(ending.signal.reason));
+    if (codeOf(ending.signal.reason) === 'time') note('time is up: this is what there is');
   } finally {
     clearTimeout(timer);
     if (hasRemains(root, name)) await tearDown(root, name);
