@@ -5,7 +5,7 @@
 import { Egress } from '../../lib/datapath/egress.ts';
 import type { Sum } from '../../lib/datapath/flow-run.ts';
 import { Ingress } from '../../lib/datapath/ingress.ts';
-import { type Peer, PeerTable } from '../../lib/datapath/peers.ts';
+import { type Peer, PeerTable, writeEndpoint } from '../../lib/datapath/peers.ts';
 import {
   CONTROL_KEY,
   CONTROL_MTU,
@@ -22,8 +22,8 @@ import {
 } from '../../lib/datapath/slab.ts';
 import { fold, sum } from '../../lib/wire/checksum.ts';
 import type { Subnet4 } from '../../lib/wire/cidr.ts';
-import { parseCidr4 } from '../../lib/wire/cidr.ts';
-import { address } from './packets.ts';
+import { parseCidr4, parseCidr6, type Subnet6 } from '../../lib/wire/cidr.ts';
+import { address, address6 } from './packets.ts';
 
 export const cidr = (text: string): Subnet4 => {
   const value = parseCidr4(text);
@@ -32,6 +32,16 @@ export const cidr = (text: string): Subnet4 => {
 };
 
 export const NETWORK = { network: cidr('10.42.0.0/16'), subnetLength: 24 };
+
+export const cidr6 = (text: string): Subnet6 => {
+  const value = parseCidr6(text);
+  if (value === undefined) throw new Error(`not a CIDR: ${text}`);
+  return value;
+};
+
+/** The same with IPv6: node K has fd00:42:0:K::/64. */
+export const BOTH = { ...NETWORK, network6: cidr6('fd00:42::/48'), subnetLength6: 64 };
+export const subnet6Of = (k: number): Subnet6 => cidr6(`fd00:42:0:${k.toString(16)}::/64`);
 
 /** Node K of the tests: subnet 10.42.K.0/24, endpoint 10.88.0.K:8285, lease key 100 + K. */
 export const peerOfNode = (k: number, format = FORMAT_TULLE): Peer => ({
@@ -54,8 +64,8 @@ export interface Received {
 }
 
 export class TestNode {
-  readonly slab: Slab = openSlab(256);
-  readonly table = new PeerTable(this.slab, NETWORK);
+  readonly slab: Slab;
+  readonly table: PeerTable;
   /** What left, in order. */
   sent: Train[] = [];
   /** What the TUN got: vnet header and packet. */
@@ -68,18 +78,23 @@ export class TestNode {
   /** Replaced by a test to refuse messages (an errno) or packets. */
   refuseMessage: (train: Train) => number = () => 0;
   refusePacket: (packet: Uint8Array) => number = () => 0;
-  readonly sum: Sum = (offset, length, initial) => fold(sum(this.slab.bytes, offset, length, initial));
+  readonly sum: Sum;
   readonly #egress: Egress;
   readonly #ingress: Ingress;
 
-  constructor(k: number, format = FORMAT_TULLE) {
-    const own = cidr(`10.42.${k}.0/24`);
-    this.table.own({ subnet: own });
+  /** `six`: in a dual-stack network. */
+  constructor(k: number, format = FORMAT_TULLE, six = false) {
+    const network = six ? BOTH : NETWORK;
+    const own = { subnet: cidr(`10.42.${k}.0/24`), ...(six && { subnet6: subnet6Of(k) }) };
+    this.slab = openSlab(256, six ? 65_536 : 0);
+    this.sum = (offset, length, initial) => fold(sum(this.slab.bytes, offset, length, initial));
+    this.table = new PeerTable(this.slab, network);
+    this.table.own(own);
     this.slab.control[CONTROL_KEY] = 100 + k;
     this.slab.control[CONTROL_MTU] = 1460;
     this.#egress = new Egress(this.slab, {
-      network: NETWORK,
-      own: { subnet: own },
+      network,
+      own,
       format,
       send: count => this.#send(count),
       sum: this.sum,
@@ -87,7 +102,7 @@ export class TestNode {
       pathTo: () => this.pathMtu,
       now: () => this.now,
     });
-    this.#ingress = new Ingress(this.slab, NETWORK, { subnet: own }, count => this.#write(count), this.sum);
+    this.#ingress = new Ingress(this.slab, network, own, count => this.#write(count), this.sum);
   }
 
   /** Gives the TUN's reads to egress, batch by batch. */
@@ -144,8 +159,7 @@ export class TestNode {
     words[record] = end - start;
     words[record + 1] = datagrams.length > 1 ? datagrams[0].length : 0;
     const place = this.slab.recordsOffset + slot * RECORD_WORDS * 4 + 16;
-    const ip = address(from.address);
-    bytes.set([2, 0, from.port >>> 8, from.port, ip >>> 24, ip >>> 16, ip >>> 8, ip], place);
+    writeEndpoint(bytes, place, from.address.includes(':') ? address6(from.address) : address(from.address), from.port);
   }
 
   #gather(table: number, first: number, count: number): Uint8Array {
@@ -201,8 +215,13 @@ export class TestNode {
 }
 
 /** Two nodes, 1 and 2, that know each other. */
-export function pair(format = FORMAT_TULLE): [TestNode, TestNode] {
-  const [a, b] = [new TestNode(1, format), new TestNode(2, format)];
+export function pair(format = FORMAT_TULLE, six = false): [TestNode, TestNode] {
+  const [a, b] = [new TestNode(1, format, six), new TestNode(2, format, six)];
+  if (six) {
+    a.table.update([{ ...peerOfNode(2, format), subnet6: subnet6Of(2) }], []);
+    b.table.update([{ ...peerOfNode(1, format), subnet6: subnet6Of(1) }], []);
+    return [a, b];
+  }
   a.table.update([peerOfNode(2, format)], []);
   b.table.update([peerOfNode(1, format)], []);
   return [a, b];
