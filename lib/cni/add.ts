@@ -184,6 +184,7 @@ class Adding {
       ips: plan.ips,
       routes: plan.routes,
       namespace: this.#context.options.namespace,
+      pinned: this.#context.pinned,
       isShared: bridge => others().some(other => other.bridge === bridge),
       // A gateway is stale when no attachment has an address that lies in its subnet: after a change of the lease.
       isStaleGateway: () => !store.list().some(other => other !== record && other.bridge === settings.config.bridge),

@@ -7,7 +7,7 @@
  *   ptp      veth… [gateway/32, route address/32] <-> eth0 [address/24], the gateway on the link, all else through it
  */
 import { ensureForwarding } from '../host/forwarding.ts';
-import type { Rtnetlink } from '../netlink/netlink.ts';
+import type { Link, Rtnetlink } from '../netlink/netlink.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import { codeOf } from '../util/errors.ts';
 import type { Undo } from '../util/undo.ts';
@@ -26,6 +26,8 @@ export interface Plug {
   routes: CniRoute[];
   /** The host's namespace; absent: this process's own. */
   namespace: string | undefined;
+  /** Bridges whose MAC address is pinned. */
+  pinned: Set<number>;
   /** Whether an address of the bridge is the gateway of no attachment. */
   isStaleGateway(address: string): boolean;
   /** Whether another attachment is on the bridge or about to be. */
@@ -71,30 +73,46 @@ export interface Plan {
 export function plug(netlink: Rtnetlink, wish: Plug, undo: Undo): Plugged {
   const { request, settings, ips, routes } = wish;
   const { config } = settings;
+  const bridge = config.mode === 'bridge' ? makeBridge(netlink, wish, undo) : undefined;
+  const inside = makePair(netlink, wish, bridge, undo);
   const pod: PodEnd = {
     netns: request.netns,
     ifname: request.ifname,
+    index: inside.index,
     ips,
     routes,
     dad: config.enabledad,
     pointToPoint: config.mode === 'ptp',
   };
-  const bridge = config.mode === 'bridge' ? makeBridge(netlink, wish, undo) : undefined;
-  const interfaces = [...(bridge === undefined ? [] : [bridge]), ...makePair(netlink, wish, undo)];
-  if (config.disableContainerInterface) return { interfaces, ips: [], routes: [], pod, carriers: [] };
-  configurePodEnd(pod);
-  if (bridge === undefined) addHostRoutes(netlink, wish);
-  else if (settings.isGateway) addGateways(netlink, wish, undo);
-  if (settings.isGateway || config.mode === 'ptp') forward(wish);
-  const carriers = bridge === undefined ? [wish.hostLink] : [wish.hostLink, bridge.name];
-  return { interfaces, ips, routes, pod, carriers };
+  const isPlugged = !config.disableContainerInterface;
+  if (isPlugged) {
+    configurePodEnd(pod);
+    if (bridge === undefined) addHostRoutes(netlink, wish);
+    else if (settings.isGateway) addGateways(netlink, wish, bridge, undo);
+    if (settings.isGateway || config.mode === 'ptp') forward(wish);
+  }
+  const host = netlink.link(wish.hostLink);
+  if (host === undefined) throw gone(wish.hostLink);
+  const { mtu } = settings;
+  const interfaces = [
+    ...(bridge === undefined ? [] : [{ name: bridge.name, mac: bridge.mac, ...(mtu !== undefined && { mtu }) }]),
+    { name: host.name, mac: host.mac, mtu: host.mtu },
+    { name: inside.name, mac: inside.mac, mtu: inside.mtu, sandbox: request.netns },
+  ];
+  if (!isPlugged) return { interfaces, ips: [], routes: [], pod, carriers: [] };
+  const waited = [host, ...(bridge === undefined ? [] : [bridge])].filter(link => !link.running);
+  return { interfaces, ips, routes, pod, carriers: waited.map(link => link.name) };
 }
 
-function makeBridge(netlink: Rtnetlink, { settings, isShared }: Plug, undo: Undo): CniInterface {
+const gone = (name: string): CniError =>
+  new CniError(CNI_ERROR.internal, `link ${name} was removed while its pod was attached`);
+
+function makeBridge(netlink: Rtnetlink, { settings, isShared, pinned }: Plug, undo: Undo): Link {
   const { config, mtu } = settings;
   const name = config.bridge;
   const { link, made } = ensureBridge(netlink, {
     name,
+    pinned,
     promiscuous: config.promiscMode,
     ...(mtu !== undefined && { mtu }),
   });
@@ -103,66 +121,68 @@ function makeBridge(netlink: Rtnetlink, { settings, isShared }: Plug, undo: Undo
       if (!isShared(name) && !hasPorts(netlink, name)) netlink.deleteLink(name);
     });
   }
-  return { name, mac: link.mac, ...(mtu !== undefined && { mtu }) };
+  return link;
 }
 
-function makePair(netlink: Rtnetlink, wish: Plug, undo: Undo): CniInterface[] {
+/** The pod's end, in the pod's namespace. */
+function makePair(netlink: Rtnetlink, wish: Plug, bridge: Link | undefined, undo: Undo): Link {
   const { request, settings, hostLink } = wish;
   const { config, mtu } = settings;
   const { ifname, netns } = request;
   const { mac } = config.wanted;
-  const isPort = config.mode === 'bridge';
-  // A link of this name is a relic of the same attachment: its namespace is no longer the one that is meant.
-  if (netlink.link(hostLink) !== undefined) netlink.deleteLink(hostLink);
-  try {
+  const create = (): void =>
     netlink.createVeth({
       name: hostLink,
       peerName: ifname,
       peerNamespace: netns,
       up: true,
       ...(mtu !== undefined && { mtu }),
-      ...(isPort && { master: config.bridge }),
+      ...(bridge !== undefined && { master: bridge.index }),
       ...(mac !== undefined && { peerMac: mac }),
     });
+  try {
+    create();
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error;
-    throw new CniError(
-      CNI_ERROR.environment,
-      `container veth name (CNI_IFNAME) "${ifname}" already exists in ${netns}`,
-    );
+    if (netlink.link(hostLink) === undefined) {
+      throw new CniError(
+        CNI_ERROR.environment,
+        `container veth name (CNI_IFNAME) "${ifname}" already exists in ${netns}`,
+      );
+    }
+    // A relic of the same attachment: its namespace is no longer the one that is meant.
+    netlink.deleteLink(hostLink);
+    create();
   }
   undo.push(`link ${hostLink}`, () => netlink.deleteLink(hostLink));
   const key = { network: config.name, containerId: request.containerId, ifname };
-  const guarded = isPort && config.macspoofchk;
-  netlink.setLink(hostLink, { alias: aliasOf(key) });
-  if (isPort && (config.hairpinMode || config.portIsolation || guarded)) {
-    netlink.setLink(hostLink, {
-      port: {
-        ...(config.hairpinMode && { hairpin: true }),
-        ...(config.portIsolation && { isolated: true }),
-        ...(guarded && { locked: true, learning: false }),
-      },
-    });
-  }
-  const host = netlink.link(hostLink);
+  const guarded = bridge !== undefined && config.macspoofchk;
+  const port = {
+    ...(config.hairpinMode && { hairpin: true }),
+    ...(config.portIsolation && { isolated: true }),
+    ...(guarded && { locked: true, learning: false }),
+  };
+  const hasPort = bridge !== undefined && Object.keys(port).length > 0;
+  netlink.setLink(hostLink, { alias: aliasOf(key), ...(hasPort && { port }) });
   const inside = withRtnetlink(netns, there => there.link(ifname));
-  if (host === undefined || inside === undefined) {
-    throw new CniError(CNI_ERROR.internal, `link ${hostLink} was removed while its pod was attached`);
-  }
+  if (inside === undefined) throw gone(ifname);
   // Only frames from the pod's own address come in: a locked port, with that address in the bridge's table.
   if (guarded) netlink.addPortMac(hostLink, inside.mac);
-  return [
-    { name: hostLink, mac: host.mac, mtu: host.mtu },
-    { name: ifname, mac: inside.mac, mtu: inside.mtu, sandbox: netns },
-  ];
+  return inside;
 }
 
-function addGateways(netlink: Rtnetlink, { settings, ips, isStaleGateway, isShared }: Plug, undo: Undo): void {
+function addGateways(
+  netlink: Rtnetlink,
+  { settings, ips, isStaleGateway, isShared }: Plug,
+  bridge: Link,
+  undo: Undo,
+): void {
   const { config, leased } = settings;
   for (const { address, gateway } of ips) {
     if (gateway === undefined) continue;
     const cidr = `${gateway}/${address.split('/')[1]}`;
-    const wish = { bridge: config.bridge, cidr, forceAddress: config.forceAddress, isStale: isStaleGateway, leased };
+    const { name, index } = bridge;
+    const wish = { bridge: name, index, cidr, forceAddress: config.forceAddress, isStale: isStaleGateway, leased };
     if (!ensureGateway(netlink, wish)) continue;
     undo.push(`address ${cidr} of ${config.bridge}`, () => {
       if (!isShared(config.bridge)) netlink.deleteAddress(config.bridge, cidr);

@@ -8,6 +8,8 @@ import { CNI_ERROR, CniError } from './plugin.ts';
 
 export interface BridgeWish {
   name: string;
+  /** Indexes of bridges whose MAC address was pinned already. */
+  pinned: Set<number>;
   /** Absent: as it is. */
   mtu?: number;
   promiscuous: boolean;
@@ -20,24 +22,24 @@ export interface BridgeWish {
  * @returns the link, and whether it was made now
  */
 export function ensureBridge(netlink: Rtnetlink, wish: BridgeWish): { link: Link; made: boolean } {
-  const { name, mtu, promiscuous } = wish;
+  const { name, mtu, promiscuous, pinned } = wish;
   let link = netlink.link(name);
   const made = link === undefined;
   if (link === undefined) {
     netlink.createBridge({ name, mac: randomMac(), up: true, ...(mtu !== undefined && { mtu }) });
-    link = mustHave(netlink, name);
   } else if (link.kind !== 'bridge') {
     throw new CniError(CNI_ERROR.config, `"${name}" already exists but is not a bridge: bridge`);
-  } else {
+  } else if (!pinned.has(link.index) || isNoMac(link.mac)) {
     // One that somebody else made may have a floating address; setting what it has pins it.
-    netlink.setLink(name, {
-      mac: isNoMac(link.mac) ? randomMac() : link.mac,
-      ...(mtu !== undefined && mtu !== link.mtu && { mtu }),
-      ...(!link.up && { up: true }),
-    });
+    netlink.setLink(name, { mac: isNoMac(link.mac) ? randomMac() : link.mac });
   }
-  if (promiscuous && (link.flags & IFF_PROMISC) === 0) netlink.setLink(name, { promiscuous: true });
-  return { link: mustHave(netlink, name), made };
+  const isRight =
+    link?.up && (mtu === undefined || mtu === link.mtu) && (!promiscuous || (link.flags & IFF_PROMISC) !== 0);
+  if (!isRight)
+    netlink.setLink(name, { up: true, ...(mtu !== undefined && { mtu }), ...(promiscuous && { promiscuous }) });
+  if (link === undefined || !isRight || isNoMac(link.mac)) link = mustHave(netlink, name);
+  pinned.add(link.index);
+  return { link, made };
 }
 
 const isNoMac = (mac: string): boolean => /^(00:){5}00$/.test(mac);
@@ -50,6 +52,7 @@ function mustHave(netlink: Rtnetlink, name: string): Link {
 
 export interface GatewayWish {
   bridge: string;
+  index: number;
   /** The gateway's address with the subnet's prefix length. */
   cidr: string;
   forceAddress: boolean;
@@ -65,11 +68,11 @@ export interface GatewayWish {
  * @throws CniError when the bridge has another IPv4 address, or one of an overlapping IPv6 subnet
  */
 export function ensureGateway(netlink: Rtnetlink, wish: GatewayWish): boolean {
-  const { bridge, cidr } = wish;
+  const { bridge, index, cidr } = wish;
   const wanted = parseIpCidr(cidr);
   if (wanted === undefined) throw new CniError(CNI_ERROR.internal, `gateway ${cidr} is not an address`);
   const { family } = wanted;
-  for (const { address, prefixLength, scope } of netlink.addresses({ link: bridge, family })) {
+  for (const { address, prefixLength, scope } of netlink.addresses({ link: bridge, index, family })) {
     const text = `${address}/${prefixLength}`;
     if (text === cidr) return false;
     if (family === 6 && (scope === 'link' || !overlaps(text, cidr))) continue;
@@ -81,7 +84,7 @@ export function ensureGateway(netlink: Rtnetlink, wish: GatewayWish): boolean {
       );
     }
   }
-  netlink.addAddress(bridge, cidr, { nodad: family === 6 });
+  netlink.addAddress(bridge, cidr, { index, nodad: family === 6 });
   return true;
 }
 

@@ -29,6 +29,8 @@ export class NodeContext {
   readonly boot: string;
   /** Records of ADDs in progress: nobody tidies them up. */
   readonly busy = new Set<AttachmentRecord>();
+  /** Indexes of bridges whose MAC address was pinned: by this process, so a bridge that is made again has another. */
+  readonly pinned = new Set<number>();
   readonly #stores = new Map<string, Promise<AttachmentStore>>();
   readonly #open = new Set<AttachmentStore>();
   #netlink: Rtnetlink | undefined;

@@ -10,6 +10,8 @@ import { CNI_ERROR, CniError, type CniIp, type CniRoute } from './plugin.ts';
 export interface PodEnd {
   netns: string;
   ifname: string;
+  /** The link's, in its namespace. */
+  index: number;
   ips: readonly CniIp[];
   routes: readonly CniRoute[];
   /** Duplicate address detection for IPv6. */
@@ -26,18 +28,18 @@ export function configurePodEnd(pod: PodEnd): void {
   const families = new Set(pod.ips.map(ip => familyOfText(ip.address)));
   withNamespace(pod.netns, () => writeSettings(pod, families));
   withRtnetlink(pod.netns, netlink => {
-    const { ifname } = pod;
+    const { ifname, index } = pod;
     const add = (ip: CniIp): void => {
       const nodad = !pod.dad && familyOfText(ip.address) === 6;
-      netlink.addAddress(ifname, ip.address, { nodad, noPrefixRoute: pod.pointToPoint });
+      netlink.addAddress(ifname, ip.address, { index, nodad, noPrefixRoute: pod.pointToPoint });
     };
     // IPv4 before the link is up, so that coming up announces it (arp_notify); IPv6 after, when it can be used at once.
     const [before, after] = [4, 6].map(family => pod.ips.filter(ip => familyOfText(ip.address) === family));
     before.forEach(add);
     netlink.setLink(ifname, { up: true });
     after.forEach(add);
-    if (pod.pointToPoint) for (const ip of pod.ips) addGatewayRoutes(netlink, ifname, ip);
-    for (const route of pod.routes) addRoute(netlink, ifname, route, pod.ips);
+    if (pod.pointToPoint) for (const ip of pod.ips) addGatewayRoutes(netlink, pod, ip);
+    for (const route of pod.routes) addRoute(netlink, pod, route);
   });
 }
 
@@ -65,13 +67,13 @@ function write(path: string, value: string): boolean {
 }
 
 /** In place of the route to the subnet that comes with an address: the gateway is on the link, the rest behind it. */
-function addGatewayRoutes(netlink: Rtnetlink, link: string, { address, gateway }: CniIp): void {
+function addGatewayRoutes(netlink: Rtnetlink, { ifname: link, index }: PodEnd, { address, gateway }: CniIp): void {
   const parsed = parseIpCidr(address);
   if (gateway === undefined || parsed === undefined) return;
   const source = address.split('/')[0];
   const family = parsed.family;
-  netlink.addRoute({ destination: `${gateway}/${family === 4 ? 32 : 128}`, link, source });
-  netlink.addRoute({ destination: networkOf(address), gateway, link, source, scope: 'global' });
+  netlink.addRoute({ destination: `${gateway}/${family === 4 ? 32 : 128}`, link, index, source });
+  netlink.addRoute({ destination: networkOf(address), gateway, link, index, source, scope: 'global' });
 }
 
 function networkOf(cidr: string): string {
@@ -81,13 +83,14 @@ function networkOf(cidr: string): string {
 }
 
 /** Without a gateway of its own a route takes the one of its family's first address, as the reference does. */
-function addRoute(netlink: Rtnetlink, link: string, route: CniRoute, ips: readonly CniIp[]): void {
+function addRoute(netlink: Rtnetlink, { ifname: link, index, ips }: PodEnd, route: CniRoute): void {
   const family = familyOfText(route.dst);
   const gateway = route.gw ?? ips.find(ip => familyOfText(ip.address) === family && ip.gateway !== undefined)?.gateway;
   try {
     netlink.addRoute({
       destination: destinationOf(route.dst),
       link,
+      index,
       family,
       ensure: true,
       ...(gateway !== undefined && { gateway }),

@@ -61,6 +61,8 @@ export interface AddressOptions {
   /** IPv6: usable at once, without duplicate address detection */
   nodad?: boolean;
   scope?: Scope;
+  /** the link's, from who knows it */
+  index?: number;
 }
 
 function addressMessage(

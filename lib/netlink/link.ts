@@ -91,8 +91,8 @@ export interface VethProperties extends LinkProperties {
   peerMac?: string;
   /** set up after both are there: the kernel cannot open an end that has no other yet */
   peerUp?: boolean;
-  /** a bridge that `name` becomes a port of */
-  master?: string;
+  /** name or index of a bridge that `name` becomes a port of */
+  master?: string | number;
 }
 
 export interface BridgeProperties extends LinkProperties {
@@ -189,16 +189,18 @@ export function createVethMessage(
 }
 
 /**
+ * @param link index, or name where it does not change
  * @param namespaceFd an open file of the namespace to move to
  * @param master index of the bridge, 0 for none
  */
 export function setLinkMessage(
-  index: number,
+  link: number | string,
   { up, promiscuous, mtu, mac, newName, txQueueLength, alias, port }: LinkChanges,
   namespaceFd: number | undefined,
   master: number | undefined,
 ): MessageBuilder {
-  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK, index, up, promiscuous);
+  const builder = linkMessage(RTM_NEWLINK, NLM_F_ACK, typeof link === 'number' ? link : 0, up, promiscuous);
+  if (typeof link === 'string') builder.text(IFLA_IFNAME, link);
   if (newName !== undefined) builder.text(IFLA_IFNAME, checkLinkName(newName));
   addProperties(builder, { ...(mtu !== undefined && { mtu }), ...(mac !== undefined && { mac }) });
   if (txQueueLength !== undefined) builder.u32(IFLA_TXQLEN, txQueueLength);

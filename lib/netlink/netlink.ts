@@ -19,6 +19,7 @@ import { Channel } from './channel.ts';
 import { NetlinkError } from './error.ts';
 import {
   type BridgeProperties,
+  checkLinkName,
   createBridgeMessage,
   createVethMessage,
   deleteLinkMessage,
@@ -109,7 +110,8 @@ export class Rtnetlink {
   /** A pair of links, the far one born inside `peerNamespace` under its own name; `mtu` counts for both. */
   createVeth(properties: VethProperties): void {
     const operation = `create veth ${properties.name}`;
-    const master = properties.master === undefined ? undefined : this.#indexOf(properties.master, operation);
+    const { master: given } = properties;
+    const master = typeof given === 'string' ? this.#indexOf(given, operation) : given;
     withNamespaceFile(properties.peerNamespace, operation, fd =>
       this.#channel.request(operation, createVethMessage(properties, fd, master)),
     );
@@ -139,13 +141,19 @@ export class Rtnetlink {
    */
   setLink(name: string, changes: LinkChanges): void {
     const operation = `set link ${name}`;
-    const index = this.#indexOf(name, operation);
     const { master: masterName } = changes;
     const master =
       masterName === undefined ? undefined : masterName === null ? 0 : this.#indexOf(masterName, operation);
-    withNamespaceFile(changes.namespace, operation, fd =>
-      this.#channel.request(operation, setLinkMessage(index, changes, fd, master)),
-    );
+    // By its name, which saves a question; a new name takes the name's place in the message.
+    const link = changes.newName === undefined ? checkLinkName(name) : this.#indexOf(name, operation);
+    withNamespaceFile(changes.namespace, operation, fd => {
+      try {
+        this.#channel.request(operation, setLinkMessage(link, changes, fd, master));
+      } catch (error) {
+        if (codeOf(error) === 'ENODEV') this.#indexOf(name, operation); // says which link is missing, if it is this one
+        throw error;
+      }
+    });
   }
 
   /** The bridge that `name` is a port of finds `mac` behind it from now on, whatever it sees. */
@@ -156,9 +164,9 @@ export class Rtnetlink {
 
   // ---- addresses
 
-  /** Of one link, or of all. A link that does not exist has none. */
-  addresses(filter: { link?: string; family?: Family } = {}): Address[] {
-    const index = filter.link === undefined ? 0 : this.link(filter.link)?.index;
+  /** Of one link, or of all. A link that does not exist has none. Who knows the link's index saves a question. */
+  addresses(filter: { link?: string; index?: number; family?: Family } = {}): Address[] {
+    const index = filter.link === undefined ? 0 : (filter.index ?? this.link(filter.link)?.index);
     if (index === undefined) return [];
     const found = this.#channel.dump('list addresses', listAddressesMessage(index), message =>
       parseAddressMessage(message.payload),
@@ -176,7 +184,7 @@ export class Rtnetlink {
   addAddress(linkName: string, cidr: string, options: AddressOptions = {}): void {
     const operation = `add address ${cidr} to ${linkName}`;
     const wanted = parseCidr(cidr);
-    const index = this.#indexOf(linkName, operation);
+    const index = options.index ?? this.#indexOf(linkName, operation);
     try {
       this.#channel.request(operation, addAddressMessage(index, wanted, options));
     } catch (error) {
@@ -224,7 +232,7 @@ export class Rtnetlink {
   addRoute(options: RouteOptions): void {
     const operation = `add route ${options.destination}`;
     const route = parseRoute(options);
-    const index = options.link === undefined ? undefined : this.#indexOf(options.link, operation);
+    const index = options.index ?? (options.link === undefined ? undefined : this.#indexOf(options.link, operation));
     try {
       this.#channel.request(operation, addRouteMessage(route, options, index));
     } catch (error) {

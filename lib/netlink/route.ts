@@ -125,6 +125,8 @@ export interface RouteKey {
 
 export interface RouteOptions extends RouteKey {
   source?: string;
+  /** the link's, from who knows it */
+  index?: number;
   /** the gateway is on the link even if no address says so */
   onlink?: boolean;
   /** RTPROT_ number; default 4, static */
