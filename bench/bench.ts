@@ -48,7 +48,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (ending.signal.aborted && codeOf(ending.signal.reason) !== 'time') throw ending.signal.reason;
   if (rows.length === 0) throw new TulleError('nothing', 'nothing could be measured: the lines above say why');
   const { quick, seconds, whole } = options;
-  const run: Run = { machine, commit: describeCommit(), quick, rounds, seconds, rows };
+  const run: Run = { machine, commit: describeCommit(), quick, whole, rounds, seconds, rows };
   appendResults(join(out, 'results.jsonl'), run, BASELINE);
   process.stdout.write(`${report(run, warning)}\n`);
   if (whole) for (const file of drawPlots(run, join(out, 'plots'))) note(`drew ${file}`);

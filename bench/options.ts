@@ -25,7 +25,7 @@ const LEAST_ROUNDS = 5;
 const HELP = 'npm run bench -- --help';
 
 export const HELP_TEXT = `Compares tulle with other tunnels on this machine, in network namespaces: two nodes, a pod on each, a veth pair between.
-Prints tables, appends JSON lines to bench/results.jsonl, draws bench/plots/*.svg. As root; it takes about half an hour.
+Prints tables, appends JSON lines to bench/results.jsonl, draws bench/plots/*.svg. As root; all of it takes more than an hour.
 
   npm run bench                                    everything: ${LEAST_ROUNDS} rounds, all tunnels, both underlays
   npm run bench -- --quick                         under 2 minutes; the last line of stdout is one JSON object

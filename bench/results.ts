@@ -18,6 +18,8 @@ export interface Run {
   readonly machine: Machine;
   readonly commit: Commit;
   readonly quick: boolean;
+  /** All tunnels on both underlays. */
+  readonly whole: boolean;
   readonly rounds: number;
   readonly seconds: number;
   readonly rows: readonly Row[];
@@ -81,9 +83,9 @@ export function jsonLines(run: Run, baseline: string): string {
       const ratio = median(present(ratios(values, base?.values[name] ?? [])));
       if (ratio !== null) toBaseline[name] = rounded(ratio, 4);
     }
-    const { machine, commit, quick, rounds, seconds } = run;
+    const { machine, commit, quick, whole, rounds, seconds } = run;
     const { tunnel, kind, underlay } = row;
-    const head = { run: machine.date, ...commit, quick, rounds, seconds, tunnel, kind, underlay };
+    const head = { run: machine.date, ...commit, quick, whole, rounds, seconds, tunnel, kind, underlay };
     return JSON.stringify({ ...head, metrics, [`ratioTo_${baseline}`]: toBaseline, machine });
   });
   return lines.map(line => `${line}\n`).join('');
@@ -94,16 +96,16 @@ export function appendResults(file: string, run: Run, baseline: string): void {
   appendFileSync(file, jsonLines(run, baseline));
 }
 
-/** The last run in the text of such a file that was not a quick one; undefined when there is none. */
+/** The last whole run in the text of such a file; undefined when there is none. */
 export function lastRun(text: string): Run | undefined {
   const lines = text
     .split('\n')
     .filter(line => line !== '')
     .map(line => JSON.parse(line) as StoredRow);
-  const full = lines.filter(line => !line.quick);
+  const full = lines.filter(line => line.whole);
   const last = full.at(-1);
   if (last === undefined) return undefined;
-  const { machine, commit, dirty, quick, rounds, seconds } = last;
+  const { machine, commit, dirty, quick, whole, rounds, seconds } = last;
   const rows = full
     .filter(line => line.run === last.run)
     .map(({ tunnel, kind, underlay, metrics }) => ({
@@ -112,13 +114,14 @@ export function lastRun(text: string): Run | undefined {
       underlay,
       values: Object.fromEntries(Object.entries(metrics).map(([name, { values }]) => [name, values])),
     }));
-  return { machine, commit: { commit, dirty }, quick, rounds, seconds, rows };
+  return { machine, commit: { commit, dirty }, quick, whole, rounds, seconds, rows };
 }
 
 interface StoredRow extends Commit, Omit<Row, 'values'> {
   run: string;
   machine: Machine;
   quick: boolean;
+  whole: boolean;
   rounds: number;
   seconds: number;
   metrics: Record<string, { values: Values }>;

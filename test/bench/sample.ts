@@ -50,6 +50,7 @@ export function sampleRun(): Run {
     },
     commit: { commit: '0123456789ab', dirty: false },
     quick: false,
+    whole: true,
     rounds: 3,
     seconds: 3,
     rows: sampleRows(),
