@@ -20,7 +20,7 @@ import type { Registry } from '../lease/registry.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
-import { overlaps4 } from '../wire/cidr.ts';
+import { formatCidr4, formatCidr6, overlaps4 } from '../wire/cidr.ts';
 import { nodeNetwork } from './cni.ts';
 import { untilConfigChanges } from './config-watch.ts';
 import type { Health } from './health.ts';
@@ -243,15 +243,19 @@ function followMtu({ onMtu, options, log }: Run): void {
 }
 
 /** Masquerade and forwarding in the packet filter. What cannot be written is logged and does not stop the node. */
-async function openRules(run: Run, { config }: DaemonNetwork, { subnet }: Lease): Promise<TrafficRules> {
+async function openRules(run: Run, { config }: DaemonNetwork, { subnet, subnet6 }: Lease): Promise<TrafficRules> {
   const { options, parts, log, stop, undo } = run;
   const formerNetworks = parts.formerNetworks(options.subnetFile);
   const { removeOnExit, ...wanted } = options.rules;
   const expectNftables = config.enableNFTables;
   const starting = parts.startTrafficRules({
     ...wanted,
-    network: config.network,
-    subnet,
+    ranges: [
+      { family: 4, network: formatCidr4(config.network), subnet: formatCidr4(subnet) },
+      ...(config.network6 && subnet6
+        ? [{ family: 6 as const, network: formatCidr6(config.network6), subnet: formatCidr6(subnet6) }]
+        : []),
+    ],
     expectNftables,
     formerNetworks,
     log,

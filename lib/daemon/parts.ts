@@ -14,7 +14,7 @@ import type { Registry } from '../lease/registry.ts';
 import { previousSubnetOf, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import type { Logger } from '../util/log.ts';
-import type { Subnet4 } from '../wire/cidr.ts';
+import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import { type CniOptions, type CniService, startCni } from './cni.ts';
 import { type Health, startHealth } from './health.ts';
 import type { DaemonOptions, InterfaceOptions } from './options.ts';
@@ -38,7 +38,7 @@ export interface DaemonParts {
   /** The subnets that a subnet.env names. */
   previousSubnet(path: string): Partial<LeaseSubnets>;
   /** The networks that a subnet.env names; none where there is no such file. */
-  formerNetworks(path: string): readonly Subnet4[];
+  formerNetworks(path: string): readonly string[];
   startTrafficRules(options: TrafficOptions): Promise<TrafficRules>;
   writeSubnetFile(path: string, content: SubnetEnvContent): void;
   startOverlay(options: OverlayOptions): Promise<Overlay>;
@@ -66,9 +66,10 @@ export const realParts: DaemonParts = {
   startCni,
 };
 
-function formerNetworks(path: string): readonly Subnet4[] {
+function formerNetworks(path: string): readonly string[] {
   try {
-    return readSubnetEnv(path)?.networks ?? [];
+    const { networks = [], networks6 = [] } = readSubnetEnv(path) ?? {};
+    return [...networks.map(formatCidr4), ...networks6.map(formatCidr6)];
   } catch {
     return [];
   }

@@ -4,7 +4,6 @@ import type { DaemonOptions } from '../../lib/daemon/options.ts';
 import { printSubnets } from '../../lib/lease/lease.ts';
 import { RegistryError } from '../../lib/lease/registry.ts';
 import { codeOf, TulleError } from '../../lib/util/errors.ts';
-import { parseCidr4 } from '../../lib/wire/cidr.ts';
 import { daemonOptionsOf, fakeParts, peerLease, recordingLogger } from './fakes.ts';
 
 /** A daemon on fakes. `outcome` is 'running', 'stopped' or the error that ended it. */
@@ -73,16 +72,15 @@ t.test('the flags and the net-conf reach the traffic rules', async t => {
   const node = await start(
     fakes => {
       fakes.registry.conf = '{"Network":"10.5.0.0/16","EnableNFTables":true}';
-      fakes.state.formerNetworks = [parseCidr4('10.9.0.0/16')!];
+      fakes.state.formerNetworks = ['10.9.0.0/16'];
     },
     { rules: { ...masquerade, removeOnExit: true } },
   );
   t.match(node.state.rules, {
     ...masquerade,
-    network: parseCidr4('10.5.0.0/16'),
-    subnet: parseCidr4('10.5.1.0/24'),
+    ranges: [{ family: 4, network: '10.5.0.0/16', subnet: '10.5.1.0/24' }],
     expectNftables: true,
-    formerNetworks: [parseCidr4('10.9.0.0/16')],
+    formerNetworks: ['10.9.0.0/16'],
   });
   node.stop();
   await node.end;
@@ -91,7 +89,7 @@ t.test('the flags and the net-conf reach the traffic rules', async t => {
 
 t.test('a start that fails leaves the rules of an earlier run to its pods', async t => {
   const node = await start(fakes => {
-    fakes.state.formerNetworks = [parseCidr4('10.5.0.0/16')!];
+    fakes.state.formerNetworks = ['10.5.0.0/16'];
     fakes.fail.set('writeSubnetFile', new TulleError('broken', 'it is broken'));
   });
   await node.end;

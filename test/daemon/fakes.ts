@@ -6,7 +6,6 @@ import type { TrafficOptions } from '../../lib/host/rules.ts';
 import { type Lease, subnetKey } from '../../lib/lease/lease.ts';
 import { type Events, type Registry, RegistryError, type Snapshot } from '../../lib/lease/registry.ts';
 import type { Logger } from '../../lib/util/log.ts';
-import type { Subnet4 } from '../../lib/wire/cidr.ts';
 import { createVirtualClock } from '../support/virtual-clock.ts';
 
 export interface LogLine {
@@ -142,7 +141,7 @@ export function fakeParts() {
     own: undefined as Lease | undefined,
     ready: 'closed',
     deadline: Infinity,
-    formerNetworks: [] as readonly Subnet4[],
+    formerNetworks: [] as readonly string[],
     rules: undefined as TrafficOptions | undefined,
   };
   const parts: DaemonParts = {

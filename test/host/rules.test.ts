@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap';
+import { chainName } from '../../lib/host/rules/text.ts';
 import { startTrafficRules, type TrafficOptions, type TrafficState } from '../../lib/host/rules.ts';
-import { parseCidr4 } from '../../lib/wire/cidr.ts';
 import { recordingLogger } from '../daemon/fakes.ts';
 import { whyNot } from '../netlink/sandbox.ts';
 import { openRuleTools, type RuleToolFolders, type ToolSet } from './rule-tools.ts';
@@ -23,8 +23,7 @@ function open(t: Test): Stage {
 function options(stage: Stage, set: ToolSet, changes: Partial<TrafficOptions> = {}) {
   const { log, lines } = recordingLogger();
   const all: TrafficOptions = {
-    network: parseCidr4('10.5.0.0/16')!,
-    subnet: parseCidr4('10.5.1.0/24')!,
+    ranges: [{ family: 4, network: '10.5.0.0/16', subnet: '10.5.1.0/24' }],
     masquerade: true,
     forward: true,
     randomFully: true,
@@ -145,6 +144,58 @@ t.test('the text of the rules', { skip }, async t => {
   }
 });
 
+t.test('dual stack: both families, and what is left of IPv6 goes with it', { skip }, async t => {
+  const range6 = { family: 6, network: 'fd00:5::/48', subnet: 'fd00:5:0:1::/64' } as const;
+  for (const set of ['nft', 'iptables'] as const) {
+    const stage = open(t);
+    const { all, lines } = options(stage, set);
+    const rules = await startTrafficRules({ ...all, ranges: [...all.ranges, range6] });
+    t.same(rules.state(), {
+      masquerade: set === 'nft' ? 'nftables' : 'iptables',
+      forward: set === 'nft' ? 'unneeded' : 'iptables',
+    });
+    const text = stage.run(tools.nft, 'list', 'ruleset');
+    if (set === 'nft') {
+      t.match(text, 'table ip6 tulle-fd00.5..-48 {');
+      t.match(text, 'ip6 saddr fd00:5:0:1::/64 ip6 daddr fd00:5::/48 return');
+      t.match(text, 'ip6 saddr fd00:5::/48 ip6 daddr != ff00::/8 masquerade fully-random');
+    } else {
+      const rule =
+        '-A TULLE-NAT-fd00.5..-48 -s fd00:5:0:1::/64 -d fd00:5::/48 -m comment --comment "tulle masquerade" -j RETURN';
+      const ip6tables = tools.iptables.replace(/iptables$/, 'ip6tables');
+      t.ok(stage.run(ip6tables, '-t', 'nat', '-S').includes(rule));
+      t.ok(
+        stage
+          .run(ip6tables, '-S')
+          .includes('-A TULLE-FWD-fd00.5..-48 -s fd00:5::/48 -m comment --comment "tulle forward" -j ACCEPT'),
+      );
+    }
+    stage.run(tools.nft, 'flush ruleset');
+    t.ok(
+      await until(() =>
+        stage.run(tools.nft, 'list', 'ruleset').includes(set === 'nft' ? 'table ip6 tulle' : 'NAT-fd00.5..-48'),
+      ),
+    );
+    await rules.stop({ remove: false });
+    const four = await startTrafficRules({ ...all, formerNetworks: ['10.5.0.0/16', 'fd00:5::/48'] });
+    t.notMatch(stage.run(tools.nft, 'list', 'ruleset'), /fd00/);
+    t.equal(stage.send(stage.pod, POD, stage.outside, OUTSIDE), NODE_OUTSIDE);
+    await four.stop({ remove: true });
+    t.same(
+      lines.filter(line => line.level === 'error'),
+      [],
+    );
+  }
+});
+
+t.test('names of chains fit into 28 characters', async t => {
+  t.equal(chainName('NAT', '255.255.255.255/32').length, 28);
+  t.equal(chainName('FWD', 'fd00:5::/48'), 'TULLE-FWD-fd00.5..-48');
+  const long = ['fd00:1234:5678:9abc::/64', 'fd00:1234:5678:9abd::/64'].map(network => chainName('NAT', network));
+  t.not(long[0], long[1]);
+  t.ok(long.every(name => name.length <= 28));
+});
+
 t.test('what kube-proxy marked is left to kube-proxy, whatever other bits are set', { skip }, async t => {
   const stage = open(t);
   for (const set of ['nft', 'iptables'] as const) {
@@ -251,15 +302,16 @@ t.test('neither tool: one line, a state that says so, and nothing breaks', { ski
 
 t.test('the leftovers of an earlier run go: another network, another tool, a flag taken back', { skip }, async t => {
   const stage = open(t);
-  const former = parseCidr4('10.9.0.0/16')!;
+  const former = '10.9.0.0/16';
+  const of = (network: string) => ({ ranges: [{ family: 4 as const, network, subnet: network }] });
   for (const set of ['nft', 'iptables'] as const) {
-    for (const network of [former, parseCidr4('10.5.0.0/16')!]) {
-      const rules = await startTrafficRules(options(stage, set, { network }).all);
+    for (const network of [former, '10.5.0.0/16']) {
+      const rules = await startTrafficRules(options(stage, set, of(network)).all);
       await rules.stop({ remove: false });
     }
   }
   t.ok(ours(stage).some(line => line.includes('10.9.0.0')));
-  const other = await startTrafficRules(options(stage, 'both', { network: parseCidr4('10.7.0.0/16')! }).all);
+  const other = await startTrafficRules(options(stage, 'both', of('10.7.0.0/16')).all);
   const next = options(stage, 'both', { formerNetworks: [former], forward: false });
   const rules = await startTrafficRules(next.all);
   t.same(

@@ -8,6 +8,7 @@ import type { Surface } from './surface.ts';
 import { type IptablesTool, legacyTables } from './tools.ts';
 
 export interface IptablesChainOptions {
+  family: 4 | 6;
   tool: IptablesTool;
   table: 'nat' | 'filter';
   /** The built-in chain that the packets come from. */
@@ -26,6 +27,7 @@ const LOCK_WAIT = '5';
 
 export class IptablesChain implements Surface {
   readonly name: string;
+  readonly table: 'nat' | 'filter';
   readonly #options: IptablesChainOptions;
   /** Our lines, as iptables-save printed them after the last `ensure`: how it spells rules differs between versions. */
   #seen = '';
@@ -33,8 +35,10 @@ export class IptablesChain implements Surface {
 
   constructor(options: IptablesChainOptions) {
     this.#options = options;
-    const { tool, table, chain } = options;
-    this.name = `${tool.flavour === 'legacy' ? 'iptables-legacy' : 'iptables'} -t ${table} chain ${chain}`;
+    const { family, tool, table, chain } = options;
+    this.table = table;
+    const program = family === 4 ? 'iptables' : 'ip6tables';
+    this.name = `${program}${tool.flavour === 'legacy' ? '-legacy' : ''} -t ${table} chain ${chain}`;
   }
 
   async ensure(): Promise<void> {
@@ -92,10 +96,10 @@ const isJump = (line: string, from: string, chain: string): boolean =>
 const jumpsIn = (lines: readonly string[], from: string, chain: string): string[] =>
   lines.filter(line => isJump(line, from, chain));
 
-export type IptablesPlace = Pick<IptablesChainOptions, 'tool' | 'namespace'> & { family?: 4 | 6 };
+export type IptablesPlace = Pick<IptablesChainOptions, 'family' | 'tool' | 'namespace'>;
 
 /** What iptables-save prints of one table. */
-export async function save({ tool, namespace, family = 4 }: IptablesPlace, table: string): Promise<string[]> {
+export async function save({ tool, namespace, family }: IptablesPlace, table: string): Promise<string[]> {
   // Legacy iptables-save would make the table, and with it the machine's hooks, only to print that it is empty.
   if (tool.flavour === 'legacy' && !legacyTables(family, namespace).includes(table)) return [];
   const text = await runTool(tool.save, ['-t', table], namespace === undefined ? {} : { namespace });

@@ -1,5 +1,5 @@
 /** A table of our own in nftables, written by nft and watched over netlink. */
-import type { NfTables } from '../../netlink/nftables.ts';
+import type { NfTables, NftFamily } from '../../netlink/nftables.ts';
 import { TulleError } from '../../util/errors.ts';
 import { runTool } from './command.ts';
 import type { Surface } from './surface.ts';
@@ -7,6 +7,7 @@ import type { Surface } from './surface.ts';
 export interface NftTableOptions {
   nft: string;
   nfTables: NfTables;
+  family: NftFamily;
   table: string;
   /** Makes the table, whatever is there. */
   script: string;
@@ -21,28 +22,28 @@ export class NftTable implements Surface {
 
   constructor(options: NftTableOptions) {
     this.#options = options;
-    this.name = `nftables table ip ${options.table}`;
+    this.name = `nftables table ${options.family} ${options.table}`;
   }
 
   async ensure(): Promise<void> {
-    const { nfTables, table, script } = this.#options;
+    const { nfTables, family, table, script } = this.#options;
     await this.#nft(script);
-    this.#seen = nfTables.fingerprint('ip', table);
+    this.#seen = nfTables.fingerprint(family, table);
     if (this.#seen === '')
       throw new TulleError('rules-tool', `nft wrote ${this.name}, and the kernel does not have it`);
   }
 
   async intact(): Promise<boolean> {
-    const { nfTables, table } = this.#options;
-    return this.#seen !== '' && nfTables.fingerprint('ip', table) === this.#seen;
+    const { nfTables, family, table } = this.#options;
+    return this.#seen !== '' && nfTables.fingerprint(family, table) === this.#seen;
   }
 
   async remove(): Promise<boolean> {
-    const { nfTables, table } = this.#options;
+    const { nfTables, family, table } = this.#options;
     this.#seen = '';
-    if (!nfTables.baseChains().some(chain => chain.family === 'ip' && chain.table === table)) return false;
+    if (!nfTables.baseChains().some(chain => chain.family === family && chain.table === table)) return false;
     // "delete" alone refuses what somebody else deleted in between; nft before 1.0.8 has no "destroy".
-    await this.#nft(`add table ip ${table}\ndelete table ip ${table}\n`);
+    await this.#nft(`add table ${family} ${table}\ndelete table ${family} ${table}\n`);
     return true;
   }
 

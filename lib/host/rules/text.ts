@@ -13,68 +13,76 @@
  * In flannel's nftables rule 4 reads "not SUBNET -> NET", which leaves nothing for rule 6, and rule 1 compares the whole
  * mark, so that a packet with any other bit set as well was masqueraded twice over. Here both tools say the same.
  */
-import type { Subnet4 } from '../../wire/cidr.ts';
-import { formatCidr4 } from '../../wire/cidr.ts';
+import { createHash } from 'node:crypto';
 
+/** What is masqueraded and accepted in one family. CIDRs as text, without host bits. */
 export interface TrafficPlan {
-  network: Subnet4;
-  subnet: Subnet4;
+  family: 4 | 6;
+  network: string;
+  subnet: string;
   /** Masquerade from random ports, so that two connections seldom fight for one (the kernel's "fully random"). */
   randomFully: boolean;
 }
 
 /** The bit by which kube-proxy marks what it masquerades (its --iptables-masquerade-bit, 14). */
 const MARK = '0x4000';
-const MULTICAST = '224.0.0.0/4';
+const MULTICAST = { 4: '224.0.0.0/4', 6: 'ff00::/8' } as const;
+/** XT_EXTENSION_MAXNAMELEN less the zero; "TULLE-NAT-255.255.255.255-32" has as many. */
+const LONGEST_CHAIN = 28;
+
+export const nftFamily = (family: 4 | 6): 'ip' | 'ip6' => (family === 4 ? 'ip' : 'ip6');
+
+/** A network as a part of names: "10.5.0.0-16", "fd00.5..-48". */
+const labelOf = (network: string): string => network.replace('/', '-').replaceAll(':', '.');
 
 /** Several networks on one machine do not meet in one chain: each has its own, named by the network. */
-export function nftTableName(network: Subnet4): string {
-  return `tulle-${formatCidr4(network).replace('/', '-')}`;
+export function nftTableName(network: string): string {
+  return `tulle-${labelOf(network)}`;
 }
 
-/** "TULLE-NAT-255.255.255.255-32" has 28 characters: the longest that iptables takes (XT_EXTENSION_MAXNAMELEN less the zero). */
-export function chainName(kind: 'NAT' | 'FWD', network: Subnet4): string {
-  return `TULLE-${kind}-${formatCidr4(network).replace('/', '-')}`;
+/** Long IPv6 networks are named by a hash: a chain of iptables has at most 28 characters. */
+export function chainName(kind: 'NAT' | 'FWD', network: string): string {
+  const name = `TULLE-${kind}-${labelOf(network)}`;
+  if (name.length <= LONGEST_CHAIN) return name;
+  return `TULLE-${kind}-${createHash('sha256').update(network).digest('hex').slice(0, 16)}`;
 }
 
 /** The table with the masquerade. nft replaces a table as a whole in one transaction: made if missing, deleted, made. */
-export function nftScript(plan: TrafficPlan): string {
-  const table = nftTableName(plan.network);
-  const [network, subnet] = [formatCidr4(plan.network), formatCidr4(plan.subnet)];
-  const masquerade = `masquerade${plan.randomFully ? ' fully-random' : ''}`;
-  return `add table ip ${table}
-delete table ip ${table}
-table ip ${table} {
+export function nftScript({ family, network, subnet, randomFully }: TrafficPlan): string {
+  const ip = nftFamily(family);
+  const table = `${ip} ${nftTableName(network)}`;
+  const masquerade = `masquerade${randomFully ? ' fully-random' : ''}`;
+  return `add table ${table}
+delete table ${table}
+table ${table} {
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     meta mark & ${MARK} == ${MARK} return
-    ip saddr ${subnet} ip daddr ${network} return
-    ip saddr ${network} ip daddr ${subnet} return
-    ip saddr != ${network} ip daddr ${subnet} return
-    ip saddr ${network} ip daddr != ${MULTICAST} ${masquerade}
-    ip saddr != ${network} ip daddr ${network} ${masquerade}
+    ${ip} saddr ${subnet} ${ip} daddr ${network} return
+    ${ip} saddr ${network} ${ip} daddr ${subnet} return
+    ${ip} saddr != ${network} ${ip} daddr ${subnet} return
+    ${ip} saddr ${network} ${ip} daddr != ${MULTICAST[family]} ${masquerade}
+    ${ip} saddr != ${network} ${ip} daddr ${network} ${masquerade}
   }
 }
 `;
 }
 
 /** Rules of iptables without "-A CHAIN", as iptables-restore takes them and iptables-save prints them. */
-export function iptablesMasquerade(plan: TrafficPlan): string[] {
-  const [network, subnet] = [formatCidr4(plan.network), formatCidr4(plan.subnet)];
+export function iptablesMasquerade({ family, network, subnet, randomFully }: TrafficPlan): string[] {
   const comment = '-m comment --comment "tulle masquerade"';
-  const masquerade = `-j MASQUERADE${plan.randomFully ? ' --random-fully' : ''}`;
+  const masquerade = `-j MASQUERADE${randomFully ? ' --random-fully' : ''}`;
   return [
     `-m mark --mark ${MARK}/${MARK} ${comment} -j RETURN`,
     `-s ${subnet} -d ${network} ${comment} -j RETURN`,
     `-s ${network} -d ${subnet} ${comment} -j RETURN`,
     `! -s ${network} -d ${subnet} ${comment} -j RETURN`,
-    `-s ${network} ! -d ${MULTICAST} ${comment} ${masquerade}`,
+    `-s ${network} ! -d ${MULTICAST[family]} ${comment} ${masquerade}`,
     `! -s ${network} -d ${network} ${comment} ${masquerade}`,
   ];
 }
 
 export function iptablesForward({ network }: Pick<TrafficPlan, 'network'>): string[] {
-  const text = formatCidr4(network);
   const comment = '-m comment --comment "tulle forward"';
-  return [`-s ${text} ${comment} -j ACCEPT`, `-d ${text} ${comment} -j ACCEPT`];
+  return [`-s ${network} ${comment} -j ACCEPT`, `-d ${network} ${comment} -j ACCEPT`];
 }
