@@ -195,8 +195,19 @@ export function changesBetween(
   for (const [key, holding] of now) {
     const before = known.get(key);
     known.set(key, holding);
-    if (before !== undefined && sameHolding(before, holding)) continue;
-    changes.push({ kind: 'put', key, holding, revision: holding.modRevision, late: true });
+    changes.push(...changesOfPut(before, holding).map(change => ({ ...change, late: true })));
   }
   return changes;
+}
+
+/**
+ * What a put of one key says to who knew `before`: nothing when it is a renewal; and where the key is another one now,
+ * that the one before is gone, since some moment that nobody saw.
+ */
+export function changesOfPut(before: Holding | undefined, holding: Holding): Change[] {
+  if (before !== undefined && sameHolding(before, holding)) return [];
+  const key = keyOfHolding(holding);
+  const put: Change = { kind: 'put', key, holding, revision: holding.modRevision };
+  if (before === undefined || before.createRevision === holding.createRevision) return [put];
+  return [{ kind: 'removed', key, holding: before, revision: holding.createRevision, late: true }, put];
 }

@@ -22,7 +22,7 @@ import { type Logger, silentLogger } from '../util/log.ts';
 import { writeFileAtomic } from './atomic-file.ts';
 import type { LeaseRequest } from './choose.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { type Change, changesBetween, type Holding, holdingOf, sameHolding } from './history.ts';
+import { type Change, changesBetween, changesOfPut, type Holding, holdingOf } from './history.ts';
 import { type How, type JournalEntry, type JournalView, readJournal, viewOf } from './journal.ts';
 import { type Lease, subnetKey } from './lease.ts';
 import type { ManagerEvent } from './manager.ts';
@@ -132,8 +132,7 @@ export function openJournal(options: JournalOptions): LeaseJournal {
         const key = subnetKey(lease);
         const before = now.leases.get(key);
         now.leases.set(key, holding);
-        const isNews = before === undefined || !sameHolding(before, holding);
-        if (isNews) see(now, [{ kind: 'put', key, holding, revision: holding.modRevision }], holding.modRevision);
+        see(now, changesOfPut(before, holding), holding.modRevision);
         append(now, [{ kind: 'acquired', how, lease: holding }]);
       }),
 
@@ -164,7 +163,19 @@ export function openJournal(options: JournalOptions): LeaseJournal {
         }
       }),
 
-    released: lease => guard(now => append(now, [{ kind: 'released', lease: holdingOf(lease) }])),
+    released: lease =>
+      guard(now => {
+        const holding = holdingOf(lease);
+        append(now, [{ kind: 'released', lease: holding }]);
+        // The watch has ended before, and will not tell it.
+        const key = subnetKey(lease);
+        if (!now.leases.delete(key)) return;
+        see(
+          now,
+          [{ kind: 'removed', key, holding, revision: holding.modRevision + 1, late: true }],
+          holding.modRevision,
+        );
+      }),
     stop: () => guard(now => append(now, [{ kind: 'stop' }])),
   };
 }
@@ -196,8 +207,7 @@ function eventChanges(known: Map<string, Holding>, { events, revision }: Events)
     }
     const holding = holdingOf(event.lease);
     known.set(key, holding);
-    if (before !== undefined && sameHolding(before, holding)) return [];
-    return [{ kind: 'put', key, holding, revision: holding.modRevision }];
+    return changesOfPut(before, holding);
   });
 }
 

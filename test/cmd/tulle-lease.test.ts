@@ -11,6 +11,7 @@ import { openJournal } from '../../lib/lease/journal-writer.ts';
 import { parseSubnetKey } from '../../lib/lease/lease.ts';
 import type { NewLease, Registry } from '../../lib/lease/registry.ts';
 import { silentLogger } from '../../lib/util/log.ts';
+import { makeNode, skip } from '../daemon/node.ts';
 
 const program = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
 
@@ -224,5 +225,46 @@ t.test(
     });
     t.match(JSON.parse(journal.out), { source: 'journal', leases: [{ nodeId: 'me' }, { nodeId: 'other' }] });
     t.match(gone.out, /The last to hold it was node other .*\netcd has compacted what was before revision 4\.\n$/);
+  },
+);
+
+t.test(
+  'the journal of a real tulled: how it came to its subnet, over a restart, a SIGKILL and a release',
+  { skip },
+  async t => {
+    const world = makeNode(t);
+    const args = ['-node-id=node1', `--state-dir=${world.run}/state`];
+    const flags = [`--registry=file:${world.registry}`, `-subnet-file=${world.subnetFile}`, ...args];
+    let tulled = world.start(...args);
+    await tulled.saw(/ ready /);
+    const [name] = world.leases();
+    t.match(
+      (await tulle(['why', name, ...flags])).out,
+      /is held by this node \(node1, 10\.88\.0\.1\)[\s\S]*it was drawn from the free ones\./,
+    );
+    await tulled.end('SIGKILL');
+
+    tulled = world.start(...args);
+    await tulled.saw(/ ready /);
+    t.match(
+      (await tulle(['why', name, ...flags])).out,
+      /This node took it at [^\n]*: it already had this lease and kept it\./,
+    );
+    await tulled.end('SIGTERM');
+    rmSync(join(world.registry, 'subnets', name)); // somebody removed it; subnet.env still names it
+    tulled = world.start(...args, '--release-on-exit');
+    await tulled.saw(/ ready /);
+    t.match(
+      (await tulle(['why', name, ...flags])).out,
+      /: subnet\.env named it from the last run and nobody else had it\./,
+    );
+    t.equal((await tulled.end('SIGTERM')).code, 0, tulled.stderr());
+
+    const log = JSON.parse((await tulle(['log', '--json', ...flags])).out) as { kind: string }[];
+    t.same(
+      log.filter(({ kind }) => /acquired|released/.test(kind)).map(({ kind }) => kind),
+      ['this node: acquired', 'this node: acquired', 'this node: acquired', 'this node: released'],
+    );
+    t.match((await tulle(['why', name, ...flags])).out, /^Nobody holds [\s\S]*: this node gave it back\./);
   },
 );

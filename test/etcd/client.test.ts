@@ -5,10 +5,20 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { freePort } from '../../etcd/server.ts';
 import { subnetKey } from '../../lib/lease/lease.ts';
 import type { Registry } from '../../lib/lease/registry.ts';
-import { bench, follow, newLease, RawEtcd, requireEtcd, runSlow, slow, udpAttributes, until } from './support.ts';
+import {
+  bench,
+  follow,
+  newLease,
+  pickPort,
+  RawEtcd,
+  requireEtcd,
+  runSlow,
+  slow,
+  udpAttributes,
+  until,
+} from './support.ts';
 
 requireEtcd();
 
@@ -40,7 +50,7 @@ async function allFail(t: Test, reg: Registry, code: string, withinMs: number): 
   }
 }
 
-const endpoint = async (): Promise<string> => `http://127.0.0.1:${await freePort('127.0.0.1')}`;
+const endpoint = async (): Promise<string> => `http://127.0.0.1:${await pickPort()}`;
 
 slow('nobody listens: unavailable, soon', async t => {
   const made = await bench(t);
@@ -65,7 +75,7 @@ slow('a listener that never answers, and one that speaks something else', async 
       sockets.add(socket.on('error', () => {}));
       if (answer !== undefined) socket.end(answer);
     });
-    const port = await freePort('127.0.0.1');
+    const port = await pickPort();
     server.listen(port, '127.0.0.1');
     await allFail(
       t,
@@ -134,7 +144,7 @@ slow('an answer that is lost: the repeat recognises its own first attempt', asyn
     upstream.on('close', () => client.destroy());
     client.on('close', () => upstream.destroy());
   });
-  const port = await freePort('127.0.0.1');
+  const port = await pickPort();
   await new Promise<void>(done => proxy.listen(port, '127.0.0.1', done));
   const reg = made.registry({ endpoints: [`http://127.0.0.1:${port}`] });
   const held = await reg.create(newLease('10.5.99.0-24'), 60);
@@ -191,7 +201,15 @@ slow('user and password: log-in, a token that became invalid, a wrong password',
   await reg.remove(renewed);
   await follower.stop();
 
-  await allFail(t, made.registry({ username: 'root', password: 'hunter2x' }), 'denied', 3_000);
+  const said: unknown[] = [];
+  const say = (...line: unknown[]): void => void said.push(line);
+  const log = { debug: say, info: say, warn: say, error: say };
+  const refused = made.registry({ username: 'root', password: 'hunter2x', log });
+  const watching = follow(t, refused, subnetKey); // its watch is refused too, and says so
+  await allFail(t, refused, 'denied', 3_000);
+  await until('the watch has complained', () => said.length > 0);
+  await watching.stop();
+  t.notMatch(JSON.stringify(said), /hunter2/, 'no secret in the log');
   await allFail(t, made.registry(), 'denied', 3_000);
   const reader = made.registry({ username: 'reader', password: 'hunter2' });
   t.same((await reader.list()).leases, []);
@@ -268,11 +286,11 @@ slow('a process ends by itself after close', async t => {
   const made = await bench(t);
   const auth = await bench(t);
   const registryFile = new URL('../../etcd/registry.js', import.meta.url).href;
-  const program = (endpoints: string, more: string): string => `
+  const program = (endpoints: string, deadlineMs: number, more: string): string => `
     import { openEtcdRegistry } from ${JSON.stringify(registryFile)};
     const nothing = () => {};
     const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
-    const reg = openEtcdRegistry({ endpoints: ${endpoints}, log, username: 'root', password: 'x', deadlineMs: 1_000 });
+    const reg = openEtcdRegistry({ endpoints: ${endpoints}, log, username: 'root', password: 'x', deadlineMs: ${deadlineMs} });
     const stop = new AbortController();
     ${more}
     await reg.close();`;
@@ -287,9 +305,9 @@ slow('a process ends by itself after close', async t => {
     await reg.list().catch(nothing);`;
   process.kill(auth.server.pid, 'SIGSTOP');
   const programs = [
-    program(JSON.stringify([made.server.endpoint]), work),
-    program(JSON.stringify([await endpoint()]), away),
-    program(JSON.stringify([auth.server.endpoint]), away),
+    program(JSON.stringify([made.server.endpoint]), 15_000, work),
+    program(JSON.stringify([await endpoint()]), 1_000, away),
+    program(JSON.stringify([auth.server.endpoint]), 1_000, away),
   ];
   for (const text of programs) {
     const child = spawn(process.execPath, ['--input-type=module', '-e', text], {

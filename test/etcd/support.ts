@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { Etcd3 } from 'etcd3';
 import t, { type Test } from 'tap';
 import { type EtcdRegistryOptions, openEtcdRegistry } from '../../etcd/registry.ts';
-import { type EtcdServer, type EtcdServerOptions, findEtcd, freePort, startEtcd } from '../../etcd/server.ts';
+import { type EtcdServer, type EtcdServerOptions, findEtcd, startEtcd } from '../../etcd/server.ts';
 import type { Lease, LeaseAttributes } from '../../lib/lease/lease.ts';
 import { parseSubnetKey } from '../../lib/lease/lease.ts';
 import type { Events, NewLease, Registry, Snapshot } from '../../lib/lease/registry.ts';
@@ -72,20 +73,44 @@ export interface Bench {
   restart(): Promise<void>;
 }
 
+const picked = new Set<number>();
+
+/**
+ * A port that is free, and that stays so while its server is away: below the kernel's ephemeral ports (32768 and above),
+ * from which any connection of this machine may take its own.
+ */
+export async function pickPort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    if (picked.has(port)) continue;
+    picked.add(port);
+    const server = createServer();
+    const isFree = await new Promise<boolean>(done => {
+      server.once('error', () => done(false));
+      server.listen(port, '127.0.0.1', () => server.close(() => done(true)));
+    });
+    if (isFree) return port;
+  }
+}
+
 /** An etcd of this test alone; everything is gone when the test ends. */
 export async function bench(t: Test, more: Partial<EtcdServerOptions> = {}): Promise<Bench> {
   const directory = mkdtempSync(join(tmpdir(), `tulle-etcd-test-${process.pid}-`));
-  const options: EtcdServerOptions = {
-    directory,
-    clientAddress: '127.0.0.1',
-    clientPort: await freePort('127.0.0.1'),
-    peerPort: await freePort('127.0.0.1'),
-    ...more,
+  const options: EtcdServerOptions = { directory, clientAddress: '127.0.0.1', ...more };
+  const start = async (attempts: number): Promise<EtcdServer> => {
+    Object.assign(options, { clientPort: await pickPort(), peerPort: await pickPort() });
+    try {
+      return await startEtcd(options);
+    } catch (error) {
+      // Another process of this machine picked the same port.
+      if (attempts === 1 || !messageOf(error).includes('address already in use')) throw error;
+      return start(attempts - 1);
+    }
   };
   const made: Bench = {
     directory,
     options,
-    server: await startEtcd(options),
+    server: await start(5),
     raw: undefined as unknown as Etcd3,
     registry(changes) {
       const registry = openEtcdRegistry({ endpoints: [made.server.endpoint], log: silentLogger, ...changes });

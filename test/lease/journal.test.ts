@@ -91,6 +91,7 @@ t.test('seen and decided, over a restart', async t => {
       ['put', '10.5.2.0-24', 2, 'a', true],
       ['put', '10.5.3.0-24', 3, 'b', false],
       ['removed', '10.5.2.0-24', 9, 'a', true],
+      ['removed', '10.5.3.0-24', 8, 'b', true], // another key: the one before must have gone
       ['put', '10.5.3.0-24', 8, 'c', true],
     ],
   );
