@@ -129,8 +129,9 @@ export class Egress {
     const { network, own, format, send, sum, writeReplies, pathTo, now } = options;
     this.#slab = slab;
     this.#network = network;
-    this.#route6 = route6Of(network);
     this.#tulle = format === FORMAT_TULLE;
+    // flannel's format is IPv4's.
+    this.#route6 = this.#tulle ? route6Of(network) : undefined;
     this.#table = new MessageTable(slab, send, (peer, ip, size) => this.#refused(peer, ip, size));
     this.#sum = sum;
     this.#reply = new IcmpReply(slab, network, own, writeReplies, now);

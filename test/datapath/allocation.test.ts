@@ -3,7 +3,7 @@ import { flowIndex } from '../../lib/datapath/counters.ts';
 import { Egress } from '../../lib/datapath/egress.ts';
 import { Ingress } from '../../lib/datapath/ingress.ts';
 import { CONTROL_KEY, FORMAT_TULLE, SLOT_BYTES, TUN_READ_OFFSET } from '../../lib/datapath/slab.ts';
-import { cidr, NETWORK, pair } from '../support/node.ts';
+import { BOTH, cidr, pair, subnet6Of } from '../support/node.ts';
 import { tcpPacket, tunRead, udpPacket } from '../support/packets.ts';
 import { prng, randomBytes } from '../support/prng.ts';
 
@@ -21,17 +21,20 @@ function growth(action: () => void): number {
 
 t.test('a mixed batch allocates nothing', async t => {
   const random = prng(3);
-  const [a, b] = pair();
+  const [a, b] = pair(FORMAT_TULLE, true);
   const to2 = { source: '10.42.1.2', destination: '10.42.2.2' };
+  const to2six = { source: 'fd00:42:0:1::2', destination: 'fd00:42:0:2::2' };
   const reads = [
     tunRead(tcpPacket({ ...to2, payload: randomBytes(random, 20_000), partial: true }), { segmentSize: 1408 }),
     tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64), partial: true }), { partial: true }),
     tunRead(udpPacket({ ...to2, payload: randomBytes(random, 64) })),
     tunRead(udpPacket({ ...to2, destination: '10.42.77.1', payload: randomBytes(random, 64) })),
+    tunRead(tcpPacket({ ...to2six, payload: randomBytes(random, 20_000), partial: true }), { segmentSize: 1388 }),
+    tunRead(udpPacket({ ...to2six, payload: randomBytes(random, 64) })),
   ];
   const egress = new Egress(a.slab, {
-    network: NETWORK,
-    own: { subnet: cidr('10.42.1.0/24') },
+    network: BOTH,
+    own: { subnet: cidr('10.42.1.0/24'), subnet6: subnet6Of(1) },
     format: FORMAT_TULLE,
     send: count => count,
     sum: a.sum,
@@ -54,13 +57,20 @@ t.test('a mixed batch allocates nothing', async t => {
 
   // The receiver's slots are put back as they came before each batch, because ingress rewrites headers in place.
   a.read(reads);
-  b.place(a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams })));
-  const ingress = new Ingress(b.slab, NETWORK, { subnet: cidr('10.42.2.0/24') }, count => count, b.sum);
-  const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + 2 * SLOT_BYTES);
+  const trains = a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams }));
+  b.place(trains);
+  const ingress = new Ingress(
+    b.slab,
+    BOTH,
+    { subnet: cidr('10.42.2.0/24'), subnet6: subnet6Of(2) },
+    count => count,
+    b.sum,
+  );
+  const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + trains.length * SLOT_BYTES);
   const taken = growth(() => {
     b.slab.bytes.set(slots, b.slab.udpSlotsOffset);
-    ingress.take(2);
+    ingress.take(trains.length);
   });
-  t.equal(b.slab.counters[flowIndex('ingress-super-packets')], 2 * BATCHES, 'all of it was delivered');
+  t.equal(b.slab.counters[flowIndex('ingress-super-packets')], 4 * BATCHES, 'the super-packets of both versions');
   t.ok(taken < MOST_BYTES, `ingress grew the heap by ${taken} bytes in ${BATCHES} batches`);
 });

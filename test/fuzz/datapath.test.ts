@@ -2,12 +2,31 @@
  * Hostile input to the data path: nothing throws, nothing is delivered that should not be, and every datagram and every
  * packet is accounted for: delivered, or counted under one reason.
  */
+import { constants } from 'node:os';
 import t from 'tap';
 import { readDrops, readFlows } from '../../lib/datapath/counters.ts';
 import { FORMAT_BARE, FORMAT_TULLE } from '../../lib/datapath/slab.ts';
+import { set16 } from '../../lib/wire/bytes.ts';
 import { contains4 } from '../../lib/wire/cidr.ts';
-import { checkIp4, ip4Destination, ip4HeaderLength, ip4Protocol, ip4Source, PROTOCOL_TCP } from '../../lib/wire/ip4.ts';
-import { VNET_GSO_NONE, VNET_HEADER_BYTES, vnetGsoSize, vnetGsoType } from '../../lib/wire/vnet.ts';
+import { isIp6, l4DistanceOf, protocolOf } from '../../lib/wire/either.ts';
+import {
+  checkIp4,
+  ip4Destination,
+  ip4Source,
+  PROTOCOL_TCP,
+  setIp4Checksum,
+  verifyIp4Checksum,
+} from '../../lib/wire/ip4.ts';
+import { checkIp6, formatAddress6 } from '../../lib/wire/ip6.ts';
+import { verifyL4Checksum4, verifyL4Checksum6 } from '../../lib/wire/l4.ts';
+import {
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_TCPV6,
+  VNET_HEADER_BYTES,
+  vnetGsoSize,
+  vnetGsoType,
+} from '../../lib/wire/vnet.ts';
 import { cidr, NETWORK, pair, type Received, type TestNode } from '../support/node.ts';
 import { tcpPacket, tunRead, udpPacket } from '../support/packets.ts';
 import { below, pick, prng, randomBytes, testSeed } from '../support/prng.ts';
@@ -18,10 +37,15 @@ type Random = () => number;
 const total = (counts: Record<string, number>, prefix: string): number =>
   Object.entries(counts).reduce((sum, [name, count]) => (name.startsWith(prefix) ? sum + count : sum), 0);
 
-/** A read that is whole, or whole once and then spoilt. */
+/** A read that is whole, of either version of IP. */
 function someRead(next: Random): Uint8Array {
-  const source = pick(next, ['10.42.1.2', '192.0.2.1']);
-  const destination = pick(next, ['10.42.2.2', '10.42.2.255', '10.42.9.9', '10.42.1.9', '8.8.8.8', '255.255.255.255']);
+  const six = below(next, 3) === 0;
+  const source = six
+    ? pick(next, ['fd00:42:0:1::2', '2001:db8::1', 'fe80::1', '::'])
+    : pick(next, ['10.42.1.2', '192.0.2.1', '224.0.0.1']);
+  const destination = six
+    ? pick(next, ['fd00:42:0:2::2', 'fd00:42:0:9::9', 'fd00:42:0:1::9', '2001:db8::9', 'ff02::1', 'fe80::9'])
+    : pick(next, ['10.42.2.2', '10.42.2.255', '10.42.9.9', '10.42.1.9', '8.8.8.8', '255.255.255.255']);
   const payload = randomBytes(next, below(next, pick(next, [10, 2_000, 60_000])));
   const make = pick(next, [tcpPacket, udpPacket]);
   const options = make === tcpPacket ? randomBytes(next, 4 * below(next, 11)) : undefined;
@@ -31,6 +55,7 @@ function someRead(next: Random): Uint8Array {
     payload,
     ttl: below(next, 4),
     partial: true,
+    extension: below(next, 4) === 0,
     ...(options && { options }),
   });
   const segmentSize = pick(next, [0, 0, 1, 8, 500, 1_408, 65_535]);
@@ -57,7 +82,7 @@ t.test('hostile reads from the TUN', async t => {
   t.comment(`seed ${seed}`);
   const next = prng(seed);
   for (const format of [FORMAT_TULLE, FORMAT_BARE]) {
-    const [a] = pair(format);
+    const [a] = pair(format, true);
     let reads = 0;
     let datagrams = 0;
     for (let round = 0; round < ROUNDS / 4; round++) {
@@ -85,6 +110,60 @@ t.test('hostile reads from the TUN', async t => {
     );
     t.equal(flows['egress-datagrams'], datagrams);
     t.ok(flows['egress-packets'] > 0, 'some were forwarded');
+    t.ok(a.replies.length > 0 && a.replies.length === flows['icmp-sent'], 'some senders were told');
+    t.ok(a.replies.every(isReport), 'what was told is sound');
+  }
+});
+
+/** Whether a write is an ICMP error to somebody who may get one: whole, with right checksums, not longer than it may be. */
+function isReport(written: Uint8Array): boolean {
+  const packet = written.slice(VNET_HEADER_BYTES);
+  if (written.slice(0, VNET_HEADER_BYTES).some(byte => byte !== 0)) return false;
+  if (isIp6(packet, 0)) {
+    if (checkIp6(packet, 0, packet.length) !== 0 || packet.length > 1280 || !verifyL4Checksum6(packet, 0)) return false;
+    return packet[6] === 58 && packet[40] < 128 && packet[24] !== 0xff;
+  }
+  if (checkIp4(packet, 0, packet.length) !== 0 || packet.length > 576 || !verifyL4Checksum4(packet, 0)) return false;
+  return verifyIp4Checksum(packet, 0) && packet[9] === 1 && [3, 11].includes(packet[20]) && packet[16] < 224;
+}
+
+t.test('an underlay that is narrow now and wide again later', async t => {
+  const seed = testSeed();
+  t.comment(`seed ${seed}`);
+  const next = prng(seed);
+  for (const format of [FORMAT_TULLE, FORMAT_BARE]) {
+    const [a] = pair(format, true);
+    let width = 65_507;
+    let [sent, refused] = [0, 0];
+    a.refuseMessage = train => {
+      const fits = train.datagrams.every(datagram => datagram.length <= width);
+      if (fits) sent += train.datagrams.length;
+      else refused++;
+      return fits ? 0 : constants.errno.EMSGSIZE;
+    };
+    for (let round = 0; round < ROUNDS / 4; round++) {
+      if (below(next, 10) === 0) {
+        a.pathMtu = pick(next, [0, 68, 600, 1_000, 1_400, 1_500, 9_000]);
+        width = Math.max(548, a.pathMtu - 28);
+        a.now += pick(next, [1, 100, 700_000]);
+      }
+      a.read(
+        Array.from({ length: 1 + below(next, 16) }, () => {
+          const read = someRead(next);
+          if (below(next, 2) === 0 && read[10] === 0x45) {
+            set16(read, 16, 0); // without DF
+            setIp4Checksum(read, 10);
+          }
+          return below(next, 4) === 0 ? spoil(next, read) : read;
+        }),
+      );
+      if (a.takeSent().some(train => train.datagrams.some(datagram => datagram.length > width))) t.fail('too long');
+      if (!a.takeReplies().every(isReport)) t.fail('an unsound report');
+    }
+    const flows = readFlows(a.slab.counters);
+    t.equal(flows['egress-datagrams'], sent, 'every datagram that left is counted');
+    t.ok(refused > 0 && readDrops(a.slab.counters)['egress-too-big'] > 0);
+    t.ok(flows['egress-fragments'] > 0, 'some left in fragments');
   }
 });
 
@@ -103,9 +182,10 @@ t.test('hostile datagrams from the underlay', async t => {
   const own = cidr('10.42.2.0/24');
   const sender = cidr('10.42.1.0/24');
   for (const format of [FORMAT_TULLE, FORMAT_BARE]) {
-    const [a, b] = pair(format);
+    const [a, b] = pair(format, true);
     let received = 0;
     let delivered = 0;
+    let delivered6 = 0;
     for (let round = 0; round < ROUNDS; round++) {
       const trains = below(next, 5) === 0 ? [{ datagrams: [randomBytes(next, below(next, 100))] }] : someTrain(next, a);
       for (const train of trains) {
@@ -123,15 +203,26 @@ t.test('hostile datagrams from the underlay', async t => {
       for (const written of b.takeWritten()) {
         delivered += segmentsOf(written);
         const ip = VNET_HEADER_BYTES;
+        const checksumStart = written[6] | (written[7] << 8);
+        if ((written[0] & 1) === 1 && checksumStart !== l4DistanceOf(written, ip)) t.fail('a vnet header that lies');
+        const isTcp = protocolOf(written, ip) === PROTOCOL_TCP;
+        if ([VNET_GSO_TCPV4, VNET_GSO_TCPV6].includes(vnetGsoType(written, 0) & 0x7f) && !isTcp)
+          t.fail('a super-packet of another protocol');
+        if (isIp6(written, ip)) {
+          if (checkIp6(written, ip, written.length - ip) !== 0) t.fail('wrote what is no packet');
+          const [from, to] = [formatAddress6(written, ip + 8), formatAddress6(written, ip + 24)];
+          if (/^(fe[89ab]|ff|::1?$)/.test(from) || /^(fe[89ab]|ff|::1?$)/.test(to))
+            t.fail(`delivered ${from} to ${to}`);
+          if (from.startsWith('fd00:42:0:') && !from.startsWith('fd00:42:0:1:')) t.fail('delivered a spoofed source');
+          if (to.startsWith('fd00:42:0:') && !to.startsWith('fd00:42:0:2:')) t.fail('delivered what is not ours');
+          delivered6++;
+          continue;
+        }
         if (checkIp4(written, ip, written.length - ip) !== 0) t.fail('wrote what is no packet');
         const [source, destination] = [ip4Source(written, ip), ip4Destination(written, ip)];
         if (contains4(NETWORK.network, source) && !contains4(sender, source)) t.fail('delivered a spoofed source');
         if (contains4(NETWORK.network, destination) && !contains4(own, destination))
           t.fail('delivered what is not ours');
-        const checksumStart = written[6] | (written[7] << 8);
-        if ((written[0] & 1) === 1 && checksumStart !== ip4HeaderLength(written, ip)) t.fail('a vnet header that lies');
-        if (vnetGsoType(written, 0) === 1 && ip4Protocol(written, ip) !== PROTOCOL_TCP)
-          t.fail('a super-packet of another protocol');
       }
     }
     const flows = readFlows(b.slab.counters);
@@ -139,6 +230,7 @@ t.test('hostile datagrams from the underlay', async t => {
     t.equal(delivered + total(readDrops(b.slab.counters), 'ingress-'), packets, 'every datagram is accounted for');
     t.equal(flows['ingress-datagrams'], received);
     t.ok(delivered > 0, 'some were delivered');
+    t.equal(delivered6 > 0, format === FORMAT_TULLE, 'IPv6 in our format alone');
     t.equal(flows['ingress-bundled'] > 0, format === FORMAT_TULLE, 'some of them in bundles');
   }
 });
