@@ -3,6 +3,7 @@
  * crash all come here. Every part is tried, whatever became of the others; the record is struck out only when all is
  * gone, so that what could not be removed is tried again.
  */
+import { removeLink } from '../netlink/link-removal.ts';
 import type { Rtnetlink } from '../netlink/netlink.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import { codeOf, messageOf } from '../util/errors.ts';
@@ -27,7 +28,7 @@ export async function removeAttachment(
   const { containerId, ifname, hostLink, delegated } = record;
   const key = { network: store.network, containerId, ifname };
   const problems = new Problems();
-  await problems.collect(() => netlink.deleteLink(hostLink));
+  await problems.collect(() => removeLink(netlink, namespace, hostLink));
   if (record.rules) await problems.collect(() => rules.detach(key));
   if (delegated !== undefined) {
     const { type, path, argsText, config } = delegated;

@@ -121,6 +121,7 @@ static const struct {
     {"stopPolling", sys_stop_polling},
     {"openNetlink", sys_open_netlink},
     {"netlinkSend", sys_netlink_send},
+    {"netlinkSendAside", sys_netlink_send_aside},
     {"netlinkReceive", sys_netlink_receive},
     {"openRaw", sys_open_raw},
     {"rawSend", sys_raw_send},

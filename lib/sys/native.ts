@@ -47,6 +47,7 @@ export interface Native {
   stopPolling(watch: number): number;
   openNetlink(protocol: number, namespace: string, groups: number): number;
   netlinkSend(handle: number, message: Uint8Array): number;
+  netlinkSendAside(handle: number, message: Uint8Array): number;
   netlinkReceive(handle: number, into: Uint8Array, timeoutMs: number): number;
   openRaw(family: 4 | 6, protocol: number, namespace: string): number;
   rawSend(handle: number, packet: Uint8Array, address: string): number;

@@ -1,6 +1,8 @@
 // Netlink sockets: bytes in, bytes out. What the bytes mean is lib/netlink's business.
 #include "sys.h"
 #include <linux/netlink.h>
+#include <stdlib.h>
+#include <string.h>
 
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
@@ -48,6 +50,14 @@ EXPORT(sys_open_netlink) {
   return result(env, id < 0 ? fail(call.state, step, -id) : id);
 }
 
+static ssize_t send_netlink(int fd, const uint8_t *message, size_t bytes) {
+  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+  for (;;) {
+    ssize_t sent = sendto(fd, message, bytes, MSG_NOSIGNAL, (struct sockaddr *)&kernel, sizeof kernel);
+    if (sent >= 0 || errno != EINTR) return sent;
+  }
+}
+
 // netlinkSend(handle, message): bytes
 EXPORT(sys_netlink_send) {
   Call call;
@@ -60,13 +70,56 @@ EXPORT(sys_netlink_send) {
   Handle *handle;
   int error = handle_acquire(id, KIND_NETLINK, &handle);
   if (error < 0) return result(env, fail(call.state, "sendto AF_NETLINK", -error));
-  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-  ssize_t sent;
-  do sent = sendto(handle->fd, message, bytes, MSG_NOSIGNAL, (struct sockaddr *)&kernel, sizeof kernel);
-  while (sent < 0 && errno == EINTR);
+  ssize_t sent = send_netlink(handle->fd, message, bytes);
   error = sent < 0 ? errno : 0;
   handle_release(handle);
   return result(env, error == 0 ? (int32_t)sent : fail(call.state, "sendto AF_NETLINK", error));
+}
+
+typedef struct {
+  Handle *handle;
+  size_t bytes;
+  uint8_t message[];
+} Errand;
+
+static void *send_errand(void *argument) {
+  Errand *errand = argument;
+  send_netlink(errand->handle->fd, errand->message, errand->bytes);
+  handle_release(errand->handle);
+  free(errand);
+  return NULL;
+}
+
+// netlinkSendAside(handle, message): 0 at once. The kernel does a request's work inside send, and for some requests
+// (a link's deletion) waits tens of milliseconds after the work is done: a thread of its own waits there. What becomes
+// of the request is in the acknowledgement, which is received as ever.
+EXPORT(sys_netlink_send_aside) {
+  Call call;
+  call_read(env, info, &call);
+  int32_t id;
+  uint8_t *message;
+  size_t bytes;
+  if (!call_integer(&call, 0, &id) || !call_bytes(&call, 1, &message, &bytes))
+    return result(env, fail(call.state, "sendto AF_NETLINK", EINVAL));
+  Handle *handle;
+  int error = handle_acquire(id, KIND_NETLINK, &handle);
+  if (error < 0) return result(env, fail(call.state, "sendto AF_NETLINK", -error));
+  Errand *errand = malloc(sizeof *errand + bytes);
+  pthread_t thread;
+  error = ENOMEM;
+  if (errand != NULL) {
+    errand->handle = handle;
+    errand->bytes = bytes;
+    memcpy(errand->message, message, bytes);
+    error = start_thread(&thread, send_errand, errand);
+  }
+  if (error == 0) {
+    pthread_detach(thread);
+    return result(env, 0);
+  }
+  free(errand);
+  handle_release(handle);
+  return result(env, fail(call.state, "pthread_create", error));
 }
 
 // One message of the kernel's; others may write to our port, and are not believed. 0 = nothing there.

@@ -32,6 +32,15 @@ export function netlinkSend(handle: number, message: Uint8Array): void {
 }
 
 /**
+ * Sends one message in a thread of its own and returns at once: for requests in which the kernel waits (a link's deletion
+ * takes tens of milliseconds after the link is gone). The acknowledgement is received as ever; closing the handle is
+ * allowed at any time and takes effect when the message was sent.
+ */
+export function netlinkSendAside(handle: number, message: Uint8Array): void {
+  check(native.netlinkSendAside(handle, message));
+}
+
+/**
  * Receives one datagram of the kernel's. Returns its bytes, 0 after the timeout. Throws ENOBUFS when events were lost
  * (list again), EMSGSIZE when `into` was too small (32 KB are enough for a dump).
  */

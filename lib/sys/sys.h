@@ -166,6 +166,7 @@ EXPORT(sys_poll_readable);
 EXPORT(sys_stop_polling);
 EXPORT(sys_open_netlink);
 EXPORT(sys_netlink_send);
+EXPORT(sys_netlink_send_aside);
 EXPORT(sys_netlink_receive);
 EXPORT(sys_open_raw);
 EXPORT(sys_raw_send);
