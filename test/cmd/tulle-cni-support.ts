@@ -34,8 +34,23 @@ export function buildSanitized(): string | undefined {
   return asanFolder;
 }
 
+/** The program that is installed: in C, or where that cannot be built its twin. */
+export function client(): Client {
+  return plainClients()[0];
+}
+
 /** All programs that there are here. */
 export function clients(): Client[] {
+  const list = plainClients();
+  const sanitized = buildSanitized();
+  if (sanitized !== undefined) {
+    const command = [join(sanitized, 'tulle-cni')];
+    list.push({ name: 'C under AddressSanitizer', command, environment: SANITIZER });
+  }
+  return list;
+}
+
+function plainClients(): Client[] {
   const list: Client[] = [
     {
       name: 'TypeScript',
@@ -45,11 +60,6 @@ export function clients(): Client[] {
   const program = join(root, 'dist/cmd/tulle-cni');
   if (!existsSync(program)) spawnSync(process.execPath, [join(root, 'scripts/build-cni.mjs')]);
   if (existsSync(program)) list.unshift({ name: 'C', command: [program] });
-  const sanitized = buildSanitized();
-  if (sanitized !== undefined) {
-    const command = [join(sanitized, 'tulle-cni')];
-    list.push({ name: 'C under AddressSanitizer', command, environment: SANITIZER });
-  }
   return list;
 }
 

@@ -6,9 +6,7 @@ import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { removeNamespace, withNamespace } from '../../lib/sys/sys.ts';
 import { makeNode, skip } from '../daemon/node.ts';
-import { clients, invoke } from './tulle-cni-support.ts';
-
-const [client] = clients();
+import { client, invoke } from './tulle-cni-support.ts';
 
 t.test('a pod on a node', { skip }, async t => {
   const world = makeNode(t);
@@ -21,7 +19,7 @@ t.test('a pod on a node', { skip }, async t => {
     withNamespace(world.node, () => ({
       // the program is started within the call; its end comes later
       outcome: invoke(
-        client,
+        client(),
         {
           CNI_COMMAND: command,
           CNI_CONTAINERID: 'pod1',
