@@ -8,18 +8,8 @@
 //   node scripts/fetch-debian.mjs fastd            prints the path of the program "fastd" of the package "fastd"
 //   node scripts/fetch-debian.mjs etcd-server etcd
 import { spawnSync } from 'node:child_process';
-import {
-  accessSync,
-  constants,
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { accessSync, constants, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
@@ -71,14 +61,17 @@ export function fetchDebian({ package: name, program = name, folder = name, limi
     return { reason: `no ${program} here, and no apt-get to fetch it with: install ${name}` };
   }
   say(`no ${program} here: fetching Debian's ${name} with apt-get (once)`);
-  const work = mkdtempSync(join(tmpdir(), 'tulle-fetch-'));
+  mkdirSync(cacheFolder(), { recursive: true });
+  const work = mkdtempSync(join(cacheFolder(), '.fetch-')); // on the same file system, so that the last step is a rename
   const endsAt = performance.now() + limitMs;
   try {
     const reason = unpackAll(name, program, work, endsAt);
     if (reason !== undefined) return { reason };
-    mkdirSync(cacheFolder(), { recursive: true });
-    rmSync(join(cacheFolder(), folder), { recursive: true, force: true });
-    move(join(work, 'root'), join(cacheFolder(), folder));
+    // Another process may have fetched it meanwhile and run it now: then ours is one too many.
+    if (findFetched(program, folder) === undefined) {
+      rmSync(join(cacheFolder(), folder), { recursive: true, force: true });
+      replace(join(work, 'root'), join(cacheFolder(), folder));
+    }
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -198,12 +191,11 @@ function run(command, args, cwd, endsAt = performance.now() + ARCHIVE_MS, more =
   return { ok: status === 0, output: stdout ?? '' };
 }
 
-/** Across file systems too. */
-function move(from, to) {
+function replace(from, to) {
   try {
     renameSync(from, to);
-  } catch {
-    cpSync(from, to, { recursive: true, verbatimSymlinks: true });
+  } catch (error) {
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error; // these: it came in this very moment
   }
 }
 
