@@ -176,7 +176,10 @@ export function openJournal(options: JournalOptions): LeaseJournal {
           holding.modRevision,
         );
       }),
-    stop: () => guard(now => append(now, [{ kind: 'stop' }])),
+    // A start that failed before it had anything to tell leaves no file behind.
+    stop: () => {
+      if (view !== undefined) guard(now => append(now, [{ kind: 'stop' }]));
+    },
   };
 }
 
