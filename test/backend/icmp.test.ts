@@ -37,13 +37,17 @@ function withPod(t: { teardown(undo: () => void): void }, mtu?: number): TwoNode
   return { ...nodes, pod };
 }
 
-for (const rpFilter of [0, 1, 2]) {
-  t.test(`no lease, a TTL that ends: the pod and the node are told (rp_filter ${rpFilter})`, async t => {
+for (const [rpFilter, transport] of [
+  [0, 'offload'],
+  [1, 'batch'],
+  [2, 'dgram'],
+] as const) {
+  t.test(`no lease, a TTL that ends: the pod and the node are told (rp_filter ${rpFilter}, ${transport})`, async t => {
     const nodes = withPod(t);
     const [node] = nodes.namespaces;
     setSysctl(node, 'net.ipv4.conf.all.rp_filter', rpFilter);
     setSysctl(node, 'net.ipv4.conf.default.rp_filter', rpFilter);
-    const [one, two] = [await nodes.start(1), await nodes.start(2)];
+    const [one, two] = [await nodes.start(1, { transport }), await nodes.start(2, { transport })];
     one.apply([{ kind: 'add', lease: leaseOf(2) }]);
     two.apply([{ kind: 'add', lease: leaseOf(1) }]);
 
