@@ -11,12 +11,12 @@ import { destinationOf } from './pod-end.ts';
 import type { Settings } from './settings.ts';
 import type { AttachmentRecord } from './store.ts';
 
-/** The first of the codes that are a plugin's own: something is not as ADD left it. */
-export const CHECK_FAILED = 100;
+/** A code of our own: something is not as ADD left it. (100 is the one of the socket.) */
+export const CHECK_FAILED = 101;
 
 const failed = (message: string): CniError => new CniError(CHECK_FAILED, message);
 
-/** @throws CniError 100 for a difference, 7 without prevResult */
+/** @throws CniError 101 for a difference, 7 without prevResult */
 export function checkAttachment(
   netlink: Rtnetlink,
   request: CniRequest,

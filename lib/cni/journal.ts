@@ -6,7 +6,7 @@
  * A record is written by one write(2) and counts once its line feed is there, so a process that is killed at any instant
  * leaves whole records and at most one torn line at the end, which the next one cuts off. It is not brought to the disk
  * (fsync): what it describes, attachments to namespaces, does not outlive a loss of power either; after one, the checksum
- * tells which lines arrived. docs/decisions/0008-one-journal-of-attachments.md has the measurements.
+ * tells which lines arrived. docs/decisions/0009-one-journal-of-attachments.md has the measurements.
  */
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { writeFileAtomic } from '../lease/atomic-file.ts';

@@ -161,7 +161,7 @@ t.test('macspoofchk: frames from another MAC address are dropped', { skip }, asy
   const again = await node.add('two', config);
   const second = { containerId: 'two', netns: node.pod('two'), config, prevResult: again };
   node.netlink.setLink(again.interfaces[1].name, { port: { locked: false } });
-  t.match(await rejection(node.plugin.check(node.request('CHECK', second))), { code: 100, message: /any MAC address/ });
+  t.match(await rejection(node.plugin.check(node.request('CHECK', second))), { code: 101, message: /any MAC address/ });
 });
 
 t.test('without an interface inside: no addresses, and none may be asked for', { skip }, async t => {

@@ -79,7 +79,7 @@ t.test('CHECK finds every difference that matters', { skip }, async t => {
     const call = { containerId: 'one', netns: node.pod('one'), config, prevResult: result };
     const { code, message: text } = await rejection(node.plugin.check(node.request('CHECK', call)));
     t.match(text, message, what);
-    if (text !== 'it succeeded' && what !== 'the rule') t.equal(code, 100, what);
+    if (text !== 'it succeeded' && what !== 'the rule') t.equal(code, 101, what);
     await node.del('one', config);
     if (node.netlink.link('cni0') !== undefined) node.netlink.deleteLink('cni0');
   }
