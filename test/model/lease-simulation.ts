@@ -73,6 +73,7 @@ class World {
   readonly #ttlSeconds: number;
   #violation: string | undefined;
   #registryUp = true;
+  #healed = false;
   /** How many of 1000 messages are lost, and how many late. */
   #lost: number;
   #late: number;
@@ -80,10 +81,12 @@ class World {
   constructor(options: SimulationOptions) {
     this.#options = options;
     this.#next = prng(options.seed);
-    const large = options.seed % 100 === 99;
-    const count = options.nodes ?? (large ? 1000 : 3 + this.#below(options.seed % 10 === 7 ? 60 : 12));
-    this.#ttlSeconds = [60, 90, 300][this.#below(3)];
+    const large = options.seed % 200 === 199;
     this.#kind = large ? 'large' : ['roomy', 'tight', 'scarce', 'changing'][this.#below(4)];
+    this.#ttlSeconds = [60, 90, 300][this.#below(this.#kind === 'scarce' ? 2 : 3)];
+    // In a scarce world those who have none ask without end, which costs the most.
+    const most = this.#kind === 'scarce' ? 15 : options.seed % 10 === 7 ? 50 : 11;
+    const count = options.nodes ?? (large ? 1000 : 3 + this.#below(most));
     this.#capacity = this.#kind === 'scarce' ? Math.ceil(count * 0.7) : this.#kind === 'tight' ? count : 4 * count;
     const calm = this.#below(3) === 0;
     this.#lost = calm ? 0 : this.#below(60);
@@ -114,12 +117,13 @@ class World {
 
   async run(): Promise<void> {
     const ttlMs = this.#ttlSeconds * 1000;
-    const chaosMs = (this.#kind === 'large' ? 4 : 10) * ttlMs;
+    const chaosTtls: number = ({ large: 2, scarce: 6 } as Record<string, number>)[this.#kind] ?? 8;
+    const untilMs = chaosTtls * ttlMs;
     for (const node of this.#nodes) this.#timeline.at(this.#random() * 2000, () => node.start());
-    this.#planFaults(chaosMs, ttlMs);
-    await this.#timeline.runUntil(chaosMs, this.#check);
+    this.#planFaults(untilMs, ttlMs);
+    await this.#timeline.runUntil(untilMs, this.#check);
     this.#heal();
-    await this.#timeline.runUntil(chaosMs + 3 * ttlMs + 60_000, this.#check);
+    await this.#timeline.runUntil(untilMs + (this.#kind === 'large' ? 1.5 : 3) * ttlMs + 60_000, this.#check);
     this.#checkEnd();
   }
 
@@ -159,9 +163,9 @@ class World {
     const fate = (): number | undefined => {
       const dice = this.#below(1000);
       if (dice < this.#lost) return undefined;
-      // So late that its sender has given it up, mostly.
-      if (dice < this.#lost + this.#late) return 500 + this.#random() * 40_000;
-      return 1 + this.#random() * 40;
+      // Late: answered in time all the same, or done long after its sender has given it up.
+      if (dice < this.#lost + this.#late) return 500 + this.#random() * (this.#below(2) === 0 ? 4000 : 40_000);
+      return 1 + this.#random() * 10;
     };
     const batch = large ? 2000 : 200;
     return {
@@ -181,7 +185,8 @@ class World {
       onOwner: node => this.#checkOwner(node),
       ttlSeconds: this.#ttlSeconds,
       marginSeconds: [this.#ttlSeconds / 2, 3600][this.#below(2)],
-      restartMs: this.#kind === 'scarce' ? 300 : 2000,
+      restartMs: 2000,
+      eager: this.#kind === 'scarce',
       Manager: this.#options.Manager ?? LeaseManager,
     };
   }
@@ -212,13 +217,18 @@ class World {
   }
 
   #cut(node: SimNode, link: 'down' | 'deaf', forMs: number): void {
+    // A link that dies is often bad for a while before.
+    const slowMs = this.#below(3) === 0 ? this.#random() * 1000 * this.#ttlSeconds : 0;
+    if (slowMs > 0) this.#setLink(node, 'slow');
+    this.#timeline.after(slowMs, () => this.#setLink(node, link));
+    this.#timeline.after(slowMs + forMs, () => this.#setLink(node, 'up'));
+  }
+
+  #setLink(node: SimNode, link: SimNode['link']): void {
+    if (this.#healed) return;
     this.#trace(`${node.name} is ${link}`);
     node.link = link;
-    this.#timeline.after(forMs, () => {
-      node.link = 'up';
-      node.troubledAt = this.#timeline.now;
-      this.#trace(`${node.name} is up`);
-    });
+    node.troubledAt = this.#timeline.now;
   }
 
   #partition(forMs: number): void {
@@ -234,6 +244,7 @@ class World {
   }
 
   #suspend(node: SimNode, forMs: number): void {
+    if (node.suspendedUntil > this.#timeline.now) return;
     this.#trace(`${node.name} sleeps`);
     node.suspendedUntil = this.#timeline.now + forMs;
     this.#timeline.after(forMs + 10_000, () => {
@@ -285,6 +296,7 @@ class World {
 
   #heal(): void {
     this.#trace('all is well from here on');
+    this.#healed = true;
     this.#registryUp = true;
     this.#store.readOnly = false;
     this.#lost = 0;

@@ -8,12 +8,13 @@ import type { Clock } from '../../lib/lease/clock.ts';
 import { type Lease, type LeaseAttributes, nodeIdOf, subnetKey, subnetsOf } from '../../lib/lease/lease.ts';
 import type { AcquireRequest, LeaseManager } from '../../lib/lease/manager.ts';
 import { emptyView, type PeerView, reconcile, withOwn } from '../../lib/lease/reconcile.ts';
-import type { Events, Snapshot } from '../../lib/lease/registry.ts';
+import type { Events, LeaseEvent, Snapshot } from '../../lib/lease/registry.ts';
 import { codeOf } from '../../lib/util/errors.ts';
 import { silentLogger } from '../../lib/util/log.ts';
 import { createSimRegistry, type Wire } from './sim-registry.ts';
 
-export type Link = 'up' | 'down' | 'deaf';
+/** deaf: what it sends arrives, answers do not; slow: answers come late, but mostly in time. */
+export type Link = 'up' | 'down' | 'deaf' | 'slow';
 
 /** What a node needs of the world around it. */
 export interface NodeWorld {
@@ -27,6 +28,7 @@ export interface NodeWorld {
   ttlSeconds: number;
   marginSeconds: number;
   restartMs: number;
+  eager: boolean;
   Manager: typeof LeaseManager;
 }
 
@@ -113,9 +115,21 @@ export class SimNode {
       await this.#live(process, clock);
       this.forwarding = undefined;
       this.view = undefined;
-      await clock.sleep(this.#world.restartMs * (0.5 + this.#world.random()));
+      await this.#pause(process, clock);
       this.troubledAt = this.#world.wire.timeline.now;
     }
+  }
+
+  /** The supervisor's pause; where subnets are few, everybody who has none comes running as soon as one is free. */
+  async #pause(process: Process, clock: Clock): Promise<void> {
+    const { wire, eager, restartMs, random } = this.#world;
+    const freed = new AbortController();
+    const listener = (event: LeaseEvent): void => {
+      if (!process.alive || event.kind === 'removed') freed.abort('freed');
+    };
+    if (eager) wire.store.listeners.add(listener);
+    await clock.sleep(restartMs * (0.5 + random()), freed.signal);
+    wire.store.listeners.delete(listener);
   }
 
   /** One life of tulled, as lib/daemon/daemon.ts has it: rounds, until the lease is lost or cannot be had. */
@@ -204,8 +218,8 @@ export class SimNode {
   /** A node whose registry could be reached for long enough must not miss its renewal. */
   #checkFence(): void {
     const { wire, ttlSeconds } = this.#world;
-    // The longest pause between two attempts, a few calls, a timer that woke up late.
-    const enoughMs = Math.min(30_000, (ttlSeconds * 1000) / 3) + 4000;
+    // The longest pause between two attempts, and a call whose 5 s are not over yet.
+    const enoughMs = Math.min(30_000, (ttlSeconds * 1000) / 3) + 6000;
     const quietMs = wire.timeline.now - Math.max(this.troubledAt, this.suspendedUntil);
     if (quietMs > enoughMs) this.#world.violated(`${this.name} missed its renewal with ${quietMs} ms of peace`);
   }
@@ -262,6 +276,7 @@ export class SimNode {
         if (!this.#world.registryIsUp() || this.link === 'down') return false;
         return direction === 'request' || this.link !== 'deaf';
       },
+      answer: () => (this.link === 'slow' ? 1000 + this.#world.random() * 3900 : this.#world.wire.answer()),
       deliver: action => this.#deliver(process, action),
       onTrouble: untilMs => {
         this.troubledAt = Math.max(this.troubledAt, untilMs);

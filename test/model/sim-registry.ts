@@ -32,7 +32,7 @@ export class SimStore {
   /** Events of revisions above `compacted`, in order. */
   readonly #history: { revision: number; event: LeaseEvent }[] = [];
   #compacted = 0;
-  readonly listeners = new Set<() => void>();
+  readonly listeners = new Set<(event: LeaseEvent) => void>();
 
   constructor(timeline: Timeline, configText: string) {
     this.#timeline = timeline;
@@ -129,7 +129,7 @@ export class SimStore {
 
   #happened(event: LeaseEvent): void {
     this.#history.push({ revision: this.revision, event });
-    for (const listener of this.listeners) listener();
+    for (const listener of this.listeners) listener(event);
   }
 }
 
