@@ -2,7 +2,16 @@
 //
 // A *network* is the whole range of the pods' addresses, a *subnet* one node's slice of it, a *lease* the timed claim of
 // one node on one subnet. The shapes are flannel's, so that tulled and flanneld can share a registry.
-import { formatCidr4, formatCidr6, parseCidr4, parseCidr6, type Subnet4, type Subnet6 } from '../wire/cidr.ts';
+import {
+  equals4,
+  equals6,
+  formatCidr4,
+  formatCidr6,
+  parseCidr4,
+  parseCidr6,
+  type Subnet4,
+  type Subnet6,
+} from '../wire/cidr.ts';
 
 export type { Subnet4, Subnet6 } from '../wire/cidr.ts';
 
@@ -37,6 +46,13 @@ export type LeaseSubnets = Pick<Lease, 'subnet' | 'subnet6'>;
 /** Only the subnets of something that has them. */
 export function subnetsOf({ subnet, subnet6 }: LeaseSubnets): LeaseSubnets {
   return subnet6 === undefined ? { subnet } : { subnet, subnet6 };
+}
+
+/** Whether two leases are of the same subnets: as comparing their keys, without making texts of thousands. */
+export function sameSubnets(a: LeaseSubnets, b: LeaseSubnets): boolean {
+  if (!equals4(a.subnet, b.subnet)) return false;
+  if (a.subnet6 === undefined || b.subnet6 === undefined) return a.subnet6 === b.subnet6;
+  return equals6(a.subnet6, b.subnet6);
 }
 
 /** flannel's key below `subnets/`: "10.5.1.0-24", dual stack "10.5.1.0-24&fd00:12:13::-64". */

@@ -20,7 +20,7 @@ import {
   mergeAttributes,
   nodeIdOf,
   printSubnets,
-  subnetKey,
+  sameSubnets,
   subnetsOf,
 } from './lease.ts';
 import { type Events, type Registry, RegistryError, registryCodeOf, type Snapshot } from './registry.ts';
@@ -159,13 +159,12 @@ export class LeaseManager {
   observe(message: Snapshot | Events): void {
     const lease = this.#lease;
     if (lease === undefined) return;
-    const key = subnetKey(lease);
-    const isKey = (other: LeaseSubnets): boolean => subnetKey(other) === key;
+    const isKey = (other: LeaseSubnets): boolean => sameSubnets(other, lease);
     const puts =
       message.kind === 'snapshot'
         ? message.leases
         : message.events.flatMap(event => (event.kind === 'put' ? [event.lease] : []));
-    for (const other of puts) if (this.#isSurplus(other, key)) this.#surplus.push(other);
+    for (const other of puts) if (this.#isSurplus(other)) this.#surplus.push(other);
     if (this.#surplus.length > 0) this.#ring();
     if (message.revision < lease.modRevision) return;
 
@@ -200,7 +199,7 @@ export class LeaseManager {
       if (registryCodeOf(error) !== 'conflict') throw error;
       // A renewal that was under way when run() ended wrote it: it is ours all the same.
       const { leases } = await this.#registry.list();
-      const found = leases.find(other => subnetKey(other) === subnetKey(lease));
+      const found = leases.find(other => sameSubnets(other, lease));
       if (found !== undefined && isOwn(found, this.#request!)) await this.#registry.remove(found);
     }
   }
@@ -264,7 +263,6 @@ export class LeaseManager {
   async #renew(signal: AbortSignal): Promise<string | undefined> {
     const request = this.#request!;
     const previous = this.#lease!;
-    const key = subnetKey(previous);
     let base = previous;
     for (let attempt = 0; !signal.aborted; attempt++) {
       const attributes = mergeAttributes(base.attributes, request.attributes);
@@ -274,7 +272,7 @@ export class LeaseManager {
       if (!isOneOf(code.code, 'missing', 'conflict') || attempt >= maximumCollisions) throw code;
 
       const snapshot = await this.#registry.list();
-      const found = snapshot.leases.find(other => subnetKey(other) === key);
+      const found = snapshot.leases.find(other => sameSubnets(other, previous));
       const lost = found === undefined ? whyTaken(snapshot, previous) : whyForeign(found, request);
       if (lost !== undefined) return lost;
       if (found !== undefined) {
@@ -331,16 +329,16 @@ export class LeaseManager {
     return undefined;
   }
 
-  #isSurplus(lease: Lease, ownKey: string): boolean {
+  #isSurplus(lease: Lease): boolean {
     const request = this.#request!;
     // Without a node id it may be anybody's on our address; what has no TTL is an operator's.
     const isOurs = nodeIdOf(lease) === request.nodeId && isOwn(lease, request) && lease.expiresAtMs !== null;
-    return isOurs && subnetKey(lease) !== ownKey;
+    return isOurs && !sameSubnets(lease, this.#lease!);
   }
 
   async #removeSurplus(): Promise<void> {
     for (const lease of this.#surplus.splice(0)) {
-      if (subnetKey(lease) === subnetKey(this.#lease!)) continue;
+      if (sameSubnets(lease, this.#lease!)) continue;
       this.#log.info({ lease: printSubnets(lease) }, 'giving back a second lease of ours');
       await this.#registry.remove(lease).catch(() => {}); // then it ends with its TTL, or the next snapshot shows it
     }
@@ -366,13 +364,16 @@ export class LeaseManager {
   #ring(): void {
     const bell = this.#bell;
     this.#bell = new AbortController();
-    bell.abort();
+    bell.abort(rung);
   }
 
   #sleepUntil(monotonicMs: number): Promise<void> {
     return this.#clock.sleep(monotonicMs - this.#clock.monotonicMs(), this.#bell.signal);
   }
 }
+
+/** A reason that is given costs nothing; the one that abort() makes up has a stack trace. */
+const rung = 'rung';
 
 /** A promise that a signal's 'abort' resolves. */
 function stopOf(signal: AbortSignal): { promise: Promise<'stopped'>; stop: () => void } {
