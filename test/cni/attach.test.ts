@@ -20,6 +20,11 @@ t.test('bridge: a pod is plugged in and out', { skip }, async t => {
   const one = node.pod('one');
   const result = await node.add('one');
   const [bridge, host, inside] = result.interfaces;
+  t.match(
+    [host.name, 'cni0'].map(name => node.netlink.link(name)?.running),
+    [true, true],
+    'they carry frames by now',
+  );
   t.match(bridge, { name: 'cni0', mac: node.netlink.link('cni0')?.mac });
   t.match(host, { name: /^veth[0-9a-f]{11}$/, mac: node.netlink.link(host.name)?.mac, mtu: 1500 });
   const eth0 = withRtnetlink(one, netlink => netlink.link('eth0'));
@@ -267,6 +272,11 @@ t.test('every step that can fail leaves nothing', { skip }, async t => {
   aborted.abort();
   t.match(await rejection(node.add('one', BRIDGE, { signal: aborted.signal })), { code: 11 });
   nothing('a caller that went away');
+  const later = new AbortController();
+  node.rules.onAttach = () => later.abort();
+  t.match(await rejection(node.add('one', { ...BRIDGE, ipMasq: true }, { signal: later.signal })), { code: 11 });
+  nothing('a caller that went away after the rules were made');
+  node.rules.onAttach = () => {};
   t.match(await rejection(node.add('one', { ...BRIDGE, mtu: 20 })), { code: 999, message: /EINVAL/ });
   nothing('an MTU that no link takes');
   const blocked = join(node.directory, 'blocked');

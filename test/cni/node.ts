@@ -18,10 +18,13 @@ export class FakeRules implements HostRules {
   readonly present = new Map<string, RuleRequest>();
   failure: string | undefined;
   detachFailure: string | undefined;
+  /** Called when a rule was made. */
+  onAttach: () => void = () => {};
 
   attach(request: RuleRequest): void {
     if (this.failure !== undefined) throw new Error(this.failure);
     this.present.set(keyOf(request), request);
+    this.onAttach();
   }
 
   detach(key: RuleKey): void {
