@@ -58,6 +58,18 @@ t.test('every change, also of leases that came and went, and the state at each r
   await t.rejects(history.at(six + 1000), { code: 'future', message: /still to come/ });
 });
 
+t.test('a past of which nothing is left, and whose end no change of ours marks', async t => {
+  const made = await bench(t);
+  const history = open(t, made);
+  for (const node of ['a', 'b', 'c']) {
+    await put(made, '10.5.1.0-24', node);
+    await drop(made, '10.5.1.0-24');
+  }
+  await made.raw.put('/somebody/else').value('x');
+  const { changes, base } = await history.past();
+  t.same([changes.length, base], [6, []]);
+});
+
 t.test('after a compaction: the state at it, and what came after; before it a clear word', async t => {
   const made = await bench(t);
   const history = open(t, made);

@@ -164,6 +164,11 @@ t.test('torn lines, garbage and unknown kinds are skipped; what is appended afte
   journal = openJournal({ path });
   journal.start(me, 'file:/x');
   journal.observe(snapshot(2, leaseOf('10.5.2.0-24', 'b', 2)));
+  t.same(
+    readJournal(path).map(({ kind }) => kind),
+    ['checkpoint', 'start', 'start', 'put'],
+    'the torn line alone is lost',
+  );
   t.same([...viewOf(readJournal(path)).leases.keys()], ['10.5.2.0-24']);
   appendFileSync(
     path,
