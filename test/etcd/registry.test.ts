@@ -1,15 +1,14 @@
 // The verbs against a real etcd, and what they leave in it, byte by byte.
-import t from 'tap';
 import { openEtcdRegistry } from '../../etcd/registry.ts';
 import type { Lease } from '../../lib/lease/lease.ts';
 import type { Logger } from '../../lib/util/log.ts';
 import { silentLogger } from '../../lib/util/log.ts';
-import { bench, newLease, requireEtcd, udpAttributes, until } from './support.ts';
+import { bench, newLease, requireEtcd, runSlow, slow, udpAttributes, until } from './support.ts';
 
 requireEtcd();
 const subnets = '/coreos.com/network/subnets/';
 
-t.test('config', async t => {
+slow('config', async t => {
   const { raw, registry } = await bench(t);
   const reg = registry();
   await t.rejects(reg.config(), { code: 'no-config', message: /\/coreos\.com\/network\/config/ });
@@ -19,7 +18,7 @@ t.test('config', async t => {
   t.equal((await registry({ prefix: '/other/' }).config()).text, '{}', 'the prefix is joined as a path');
 });
 
-t.test("keys and values are flannel's, byte for byte", async t => {
+slow("keys and values are flannel's, byte for byte", async t => {
   const { raw, registry } = await bench(t);
   const reg = registry();
   await reg.create(newLease('10.5.1.0-24'), 60);
@@ -36,7 +35,7 @@ t.test("keys and values are flannel's, byte for byte", async t => {
   t.equal(leases.length, 1, 'the keys of one registry object share one etcd lease');
 });
 
-t.test('create, list, update, remove', async t => {
+slow('create, list, update, remove', async t => {
   const { raw, registry } = await bench(t);
   const [one, two] = [registry(), registry()];
   const made = await one.create(newLease('10.5.1.0-24'), 60);
@@ -66,7 +65,7 @@ t.test('create, list, update, remove', async t => {
   await until('no etcd lease is left', async () => (await raw.leaseClient.leaseLeases()).leases.length === 0);
 });
 
-t.test('a renewal that changes nothing writes nothing, but renews', async t => {
+slow('a renewal that changes nothing writes nothing, but renews', async t => {
   const { raw, registry } = await bench(t);
   const reg = registry();
   const made = await reg.create(newLease('10.5.1.0-24'), 5);
@@ -81,7 +80,7 @@ t.test('a renewal that changes nothing writes nothing, but renews', async t => {
   t.equal(await raw.getAll().prefix(subnets).count(), 1, 'alive past its TTL');
 });
 
-t.test('a lease that is not renewed ends; renewing it then says so', async t => {
+slow('a lease that is not renewed ends; renewing it then says so', async t => {
   const { raw, registry } = await bench(t);
   const reg = registry();
   const lease = await reg.create(newLease('10.5.1.0-24'), 2);
@@ -92,7 +91,7 @@ t.test('a lease that is not renewed ends; renewing it then says so', async t => 
   t.ok(again.createRevision > lease.createRevision, 'another lease, another key');
 });
 
-t.test('a second process with the same identity meets a conflict', async t => {
+slow('a second process with the same identity meets a conflict', async t => {
   const { registry } = await bench(t);
   const [old, young] = [registry(), registry()];
   const lease = await old.create(newLease('10.5.1.0-24'), 60);
@@ -101,7 +100,7 @@ t.test('a second process with the same identity meets a conflict', async t => {
   await t.rejects(old.update(lease, udpAttributes, 60), { code: 'conflict' });
 });
 
-t.test('reservations keep having no TTL', async t => {
+slow('reservations keep having no TTL', async t => {
   const { raw, registry } = await bench(t);
   await raw.put(`${subnets}10.5.7.0-24`).value('{"PublicIP":"10.88.0.1","PublicIPv6":null}');
   const reg = registry();
@@ -118,7 +117,7 @@ t.test('reservations keep having no TTL', async t => {
   t.same((await raw.leaseClient.leaseLeases()).leases, [], 'with its etcd lease');
 });
 
-t.test('five restarts with the same node leave one etcd lease', async t => {
+slow('five restarts with the same node leave one etcd lease', async t => {
   const { raw, server } = await bench(t);
   const open = () => openEtcdRegistry({ endpoints: [server.endpoint], log: silentLogger });
   let reg = open();
@@ -140,7 +139,7 @@ t.test('five restarts with the same node leave one etcd lease', async t => {
   await reg.close();
 });
 
-t.test('an etcd lease with keys of others is left alone', async t => {
+slow('an etcd lease with keys of others is left alone', async t => {
   const { raw, registry } = await bench(t);
   const shared = raw.lease(60, { autoKeepAlive: false });
   await shared.put(`${subnets}10.5.1.0-24`).value('{"PublicIP":"10.88.0.1"}');
@@ -151,7 +150,7 @@ t.test('an etcd lease with keys of others is left alone', async t => {
   t.equal(await raw.get('/somebody/else').string(), 'x');
 });
 
-t.test("others' malformed keys and values are told once and skipped; their subnets stay taken", async t => {
+slow("others' malformed keys and values are told once and skipped; their subnets stay taken", async t => {
   const { raw, registry } = await bench(t);
   await raw.put(`${subnets}10.5.1.0-24`).value('{"PublicIP":');
   await raw.put(`${subnets}nonsense`).value('{}');
@@ -168,7 +167,7 @@ t.test("others' malformed keys and values are told once and skipped; their subne
   await t.rejects(reg.create(newLease('10.5.1.0-24'), 60), { code: 'taken' });
 });
 
-t.test('expiry is estimated without a call for each key, or asked for', async t => {
+slow('expiry is estimated without a call for each key, or asked for', async t => {
   const { registry } = await bench(t);
   await registry().create(newLease('10.5.1.0-24'), 60);
   const guessed = (await registry().list()).leases[0].expiresAtMs ?? 0;
@@ -177,7 +176,7 @@ t.test('expiry is estimated without a call for each key, or asked for', async t 
   t.ok(exact > Date.now() + 30_000 && exact < Date.now() + 62_000);
 });
 
-t.test('fifty at once for ten subnets: ten winners, no leftovers', async t => {
+slow('fifty at once for ten subnets: ten winners, no leftovers', async t => {
   const { raw, registry } = await bench(t);
   const results = await Promise.all(
     Array.from({ length: 50 }, (_, index) =>
@@ -193,3 +192,5 @@ t.test('fifty at once for ten subnets: ten winners, no leftovers', async t => {
   t.equal(results.filter(result => result === 'taken').length, 40);
   t.equal((await raw.leaseClient.leaseLeases()).leases.length, 10);
 });
+
+runSlow(5);

@@ -3,9 +3,8 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
 import { freePort, startEtcd } from '../../etcd/server.ts';
-import { bench, RawEtcd, requireEtcd, until } from './support.ts';
+import { bench, RawEtcd, requireEtcd, runSlow, slow, until } from './support.ts';
 
 requireEtcd();
 
@@ -18,7 +17,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-t.test('serves when it says so, keeps its data, ends', async t => {
+slow('serves when it says so, keeps its data, ends', async t => {
   const made = await bench(t);
   await made.raw.put('a').value('b');
   const { pid } = made.server;
@@ -31,14 +30,14 @@ t.test('serves when it says so, keeps its data, ends', async t => {
   raw.close();
 });
 
-t.test('a frozen etcd is stopped too', async t => {
+slow('a frozen etcd is stopped too', async t => {
   const made = await bench(t);
   process.kill(made.server.pid, 'SIGSTOP');
   await made.server.stop();
   t.notOk(isAlive(made.server.pid));
 });
 
-t.test('it dies with the process that started it, unless it is to outlive it', async t => {
+slow('it dies with the process that started it, unless it is to outlive it', async t => {
   const serverFile = new URL('../../etcd/server.js', import.meta.url).href;
   for (const outlive of [false, true]) {
     const directory = mkdtempSync(join(tmpdir(), 'tulle-etcd-test-'));
@@ -63,7 +62,7 @@ t.test('it dies with the process that started it, unless it is to outlive it', a
   }
 });
 
-t.test('a port that is in use: one clear line, nothing left running', async t => {
+slow('a port that is in use: one clear line, nothing left running', async t => {
   const directory = mkdtempSync(join(tmpdir(), 'tulle-etcd-test-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
   const port = await freePort('127.0.0.1');
@@ -76,7 +75,7 @@ t.test('a port that is in use: one clear line, nothing left running', async t =>
   });
 });
 
-t.test('three members make a cluster', async t => {
+slow('three members make a cluster', async t => {
   const directory = mkdtempSync(join(tmpdir(), 'tulle-etcd-test-'));
   const names = ['a', 'b', 'c'];
   const ports = await Promise.all(names.map(() => freePort('127.0.0.1')));
@@ -104,7 +103,7 @@ t.test('three members make a cluster', async t => {
   t.ok(existsSync(join(directory, 'a/etcd.log')));
 });
 
-t.test('in a namespace of its own, seen to be healthy from outside', async t => {
+slow('in a namespace of its own, seen to be healthy from outside', async t => {
   const { makeNamespace } = await import('../../lib/netlink/namespace.ts');
   const { removeNamespace, withNamespace } = await import('../../lib/sys/sys.ts');
   const directory = mkdtempSync(join(tmpdir(), 'tulle-etcd-test-'));
@@ -129,3 +128,5 @@ t.test('in a namespace of its own, seen to be healthy from outside', async t => 
   await server.stop();
   t.notOk(isAlive(server.pid));
 });
+
+runSlow(5);

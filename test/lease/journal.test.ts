@@ -178,6 +178,12 @@ t.test('torn lines, garbage and unknown kinds are skipped; what is appended afte
   t.same(parseJournal('\n\n{"kind":"stop"}\n'), []);
 });
 
+t.test('a daemon that stops before it came to a lease leaves nothing', async t => {
+  const path = place(t);
+  openJournal({ path: join(path, '../none/x.journal') }).stop();
+  t.notOk(existsSync(join(path, '../none')));
+});
+
 t.test('removed by somebody, killed between the two renames: it goes on', async t => {
   const path = place(t);
   const journal = openJournal({ path });
