@@ -111,13 +111,21 @@ export function checkSegment4(bytes: Uint8Array, offset: number, length: number)
   const available = length - HEADER_BYTES;
   const reason = checkSuperHeaders4(bytes, inner, available);
   if (reason !== OK) return reason;
+  const headerLength = superHeaderLength4(bytes, inner);
+  return checkSlice(bytes, offset, available - headerLength, ip4TotalLength(bytes, inner) - headerLength);
+}
+
+/**
+ * The part of a segment's check that is the same for both IP versions: `slice` bytes stand behind the inner headers, out of
+ * a super-packet's `payloadLength`; index, last flag and length must be those that follow from it and the segment size.
+ */
+export function checkSlice(bytes: Uint8Array, offset: number, slice: number, payloadLength: number): number {
   const segmentSize = tulleSegmentSize(bytes, offset);
   if (segmentSize === 0) return BAD_SEGMENT_SIZE;
-  const headerLength = superHeaderLength4(bytes, inner);
-  const left = ip4TotalLength(bytes, inner) - headerLength - tulleIndex(bytes, offset) * segmentSize;
+  const left = payloadLength - tulleIndex(bytes, offset) * segmentSize;
   const isLast = left <= segmentSize;
   if (left <= 0 || isLast !== ((tulleFlags(bytes, offset) & FLAG_LAST_SEGMENT) !== 0)) return BAD_SEGMENT;
-  return available - headerLength === (isLast ? left : segmentSize) ? OK : BAD_SEGMENT;
+  return slice === (isLast ? left : segmentSize) ? OK : BAD_SEGMENT;
 }
 
 /**

@@ -2,6 +2,7 @@
  * Segmentation of IPv6 super-packets: as gso.ts does it for IPv4, with the differences that IPv6 has. No header checksum
  * and no id; the length counts what is behind the header; extension headers may stand between.
  */
+import { checkSlice } from './gso.ts';
 import { PROTOCOL_TCP, PROTOCOL_UDP } from './ip4.ts';
 import {
   HEADER_DESTINATION_OPTIONS,
@@ -16,17 +17,7 @@ import {
   setIp6PayloadLength,
 } from './ip6.ts';
 import { startL4Checksum6 } from './l4.ts';
-import {
-  BAD_HEADER_LENGTH,
-  BAD_PROTOCOL,
-  BAD_SEGMENT,
-  BAD_SEGMENT_SIZE,
-  BAD_TOTAL_LENGTH,
-  BAD_VERSION,
-  FRAGMENT,
-  OK,
-  TOO_SHORT,
-} from './reason.ts';
+import { BAD_HEADER_LENGTH, BAD_PROTOCOL, BAD_TOTAL_LENGTH, BAD_VERSION, FRAGMENT, OK, TOO_SHORT } from './reason.ts';
 import {
   checkTcp,
   setTcpFlags,
@@ -38,7 +29,7 @@ import {
   tcpHeaderLength,
   tcpSequence,
 } from './tcp.ts';
-import { FLAG_LAST_SEGMENT, HEADER_BYTES, tulleFlags, tulleIndex, tulleSegmentSize } from './tulle.ts';
+import { HEADER_BYTES } from './tulle.ts';
 import { setUdpLength, UDP_HEADER_BYTES, udpLength } from './udp.ts';
 
 /**
@@ -95,13 +86,8 @@ export function checkSegment6(bytes: Uint8Array, offset: number, length: number)
   const available = length - HEADER_BYTES;
   const reason = checkSuperHeaders6(bytes, inner, available);
   if (reason !== OK) return reason;
-  const segmentSize = tulleSegmentSize(bytes, offset);
-  if (segmentSize === 0) return BAD_SEGMENT_SIZE;
   const headerLength = superHeaderLength6(bytes, inner);
-  const left = ip6TotalLength(bytes, inner) - headerLength - tulleIndex(bytes, offset) * segmentSize;
-  const isLast = left <= segmentSize;
-  if (left <= 0 || isLast !== ((tulleFlags(bytes, offset) & FLAG_LAST_SEGMENT) !== 0)) return BAD_SEGMENT;
-  return available - headerLength === (isLast ? left : segmentSize) ? OK : BAD_SEGMENT;
+  return checkSlice(bytes, offset, available - headerLength, ip6TotalLength(bytes, inner) - headerLength);
 }
 
 /** As `rewriteSegment4`: payload length, sequence, flags and the partial checksum become those of the segment or run. */
