@@ -25,6 +25,7 @@ import { nodeNetwork } from './cni.ts';
 import { untilConfigChanges } from './config-watch.ts';
 import type { Health } from './health.ts';
 import { configPlace, type DaemonNetwork, printNetwork, readNetwork } from './network.ts';
+import { announce, type Notifier, SILENT } from './notify.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { PeerWatch } from './peer-watch.ts';
@@ -46,7 +47,7 @@ interface Run {
   registry: Registry;
   journal: LeaseJournal;
   manager: LeaseManager;
-  health: Health | undefined;
+  health: Health;
   /** The device of the overlay, as soon as there is one. */
   overlay: Overlay | undefined;
   /** What to do when the overlay's MTU changes, once there is anything to do. */
@@ -71,6 +72,7 @@ export async function runDaemon(
   parts: DaemonParts,
   log: Logger,
   stop: AbortSignal,
+  notifier: Notifier = SILENT,
 ): Promise<void> {
   const undo = new Undo();
   try {
@@ -79,13 +81,17 @@ export async function runDaemon(
     undo.push('the connection to the registry', () => registry.close());
     const journal = parts.openJournal(options.journalFile, log);
     undo.push('the journal', () => journal.stop());
-    const health = await openHealth(options, parts, undo);
-    for (let round = 1; ; round++) await runRound({ options, parts, log, stop, registry, journal, health, round });
+    const health = announce(await openHealth(options, parts, undo), notifier);
+    for (let round = 1; ; round++) {
+      if (round > 1) notifier.reloading();
+      await runRound({ options, parts, log, stop, registry, journal, health, round });
+    }
   } catch (error) {
     if (!stop.aborted) throw error;
     // Whatever broke while we were being stopped is part of stopping.
     if (!(error instanceof Stopped)) log.debug({ error }, 'stopped in the middle of a step');
   } finally {
+    notifier.stopping();
     const clean = await undo.run(log, UNDO_LIMIT_MS.rest);
     if (stop.aborted) log.info({ clean }, 'stopped');
   }
@@ -116,19 +122,19 @@ async function runRound(
 
 async function bringUp(run: Run): Promise<void> {
   const { options, parts, log, stop, health } = run;
-  health?.setReady(false, 'the network configuration');
+  health.setReady(false, 'the network configuration');
   const network = await fetchNetwork(run);
   const underlay = parts.chooseInterface({ ...options.interface, ...interfaceNeeds(network) });
   log.debug({ ...underlay }, 'interface chosen');
 
-  health?.setReady(false, 'a lease');
+  health.setReady(false, 'a lease');
   const request = leaseRequest(run, network, underlay);
   const lease = await acquireLease(run, request);
   const overlay = await openOverlay(run, network, underlay, lease);
   log.info({ subnet: printSubnets(lease), network: printNetwork(network), node: request.nodeId }, 'lease acquired');
   log.info({ device: overlay.device, mtu: overlay.mtu, interface: underlay.name, port: overlay.port }, 'overlay up');
 
-  health?.setReady(false, 'the list of peers');
+  health.setReady(false, 'the list of peers');
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
   const rules = await openRules(run, network, lease);
   const writeSubnetFile = (): void => {
@@ -140,7 +146,7 @@ async function bringUp(run: Run): Promise<void> {
   await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu, masquerades(rules.state())));
   run.giveBack = options.releaseOnExit;
   run.started = true;
-  if (!run.manager.fenced) health?.setReady(true);
+  if (!run.manager.fenced) health.setReady(true);
   log.info({ subnetFile: options.subnetFile }, 'ready');
   const over = new AbortController();
   run.undo.push('the look at the network configuration', () => over.abort());
@@ -350,7 +356,7 @@ function onLeaseEvent(run: Run, event: ManagerEvent, peers: PeerWatch, overlay: 
     case 'fenced':
       // The worker stopped forwarding by itself at the deadline; this is only for people.
       run.fenced = true;
-      health?.setReady(false, 'the lease to be renewed');
+      health.setReady(false, 'the lease to be renewed');
       log.error({ subnet, ttlSeconds: options.leaseTtlSeconds }, 'the lease was not renewed in time: forwarding stops');
       return;
     case 'lost':
@@ -358,6 +364,6 @@ function onLeaseEvent(run: Run, event: ManagerEvent, peers: PeerWatch, overlay: 
   }
   if (!run.fenced) return;
   run.fenced = false;
-  if (run.started) health?.setReady(true);
+  if (run.started) health.setReady(true);
   log.info({ subnet }, 'the lease is renewed: forwarding goes on');
 }

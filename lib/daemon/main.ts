@@ -5,6 +5,7 @@ import type { Logger } from '../util/log.ts';
 import { runDaemon } from './daemon.ts';
 import { helpText } from './help.ts';
 import { createLogger } from './logger.ts';
+import { openNotifier } from './notify.ts';
 import { type DaemonOptions, daemonOptions } from './options.ts';
 import { type ParsedFlags, parseFlags } from './parse-flags.ts';
 import type { DaemonParts } from './parts.ts';
@@ -53,11 +54,17 @@ async function start(
   for (const warning of warnings) log.warn({}, warning);
   log.debug({ version: version(), given: [...given.values()] }, 'tulled starts');
   const stop = new AbortController();
+  const notifier = openNotifier({ environment: face.environment, log });
   face.onSignal(name => {
     if (!stop.signal.aborted) log.info({ signal: name }, 'stopping');
+    notifier.stopping(); // at once: undoing takes a while
     stop.abort();
   });
-  await (options.cniOnly ? runCniOnly : runDaemon)(options, parts, log, stop.signal);
+  try {
+    await (options.cniOnly ? runCniOnly : runDaemon)(options, parts, log, stop.signal, notifier);
+  } finally {
+    notifier.close();
+  }
 }
 
 function say(face: ProcessFace, text: string): number {

@@ -3,6 +3,7 @@ import type { NodeNetwork } from '../cni/settings.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
+import { announce, type Notifier, SILENT } from './notify.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 
@@ -35,6 +36,7 @@ export async function runCniOnly(
   parts: DaemonParts,
   log: Logger,
   stop: AbortSignal,
+  notifier: Notifier = SILENT,
 ): Promise<void> {
   const undo = new Undo();
   try {
@@ -42,10 +44,11 @@ export async function runCniOnly(
       options.health === undefined ? undefined : await parts.startHealth(options.health.address, options.health.port);
     if (health !== undefined) undo.push('the health endpoint', () => health.close());
     await openCni({ options, parts, log, undo }, () => undefined);
-    health?.setReady(true);
+    announce(health, notifier).setReady(true);
     log.info({ socket: options.cni?.socket }, 'ready, for CNI only');
     if (!stop.aborted) await new Promise(resolve => stop.addEventListener('abort', resolve, { once: true }));
   } finally {
+    notifier.stopping();
     const clean = await undo.run(log, UNDO_LIMIT_MS);
     if (stop.aborted) log.info({ clean }, 'stopped');
   }

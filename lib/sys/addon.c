@@ -131,6 +131,7 @@ static const struct {
     {"withNamespace", sys_with_namespace},
     {"flockOpen", sys_flock_open},
     {"peerCredentials", sys_peer_credentials},
+    {"sendUnix", sys_send_unix},
 };
 
 static void environment_ends(void *data) {

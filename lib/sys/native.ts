@@ -57,4 +57,5 @@ export interface Native {
   withNamespace<T>(path: string, action: () => T, failed: (errno: number) => never): T;
   flockOpen(path: string, exclusive: 0 | 1): number;
   peerCredentials(fd: number, into: Uint8Array): number;
+  sendUnix(name: string, message: Uint8Array): number;
 }

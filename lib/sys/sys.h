@@ -176,5 +176,6 @@ EXPORT(sys_remove_namespace);
 EXPORT(sys_with_namespace);
 EXPORT(sys_flock_open);
 EXPORT(sys_peer_credentials);
+EXPORT(sys_send_unix);
 
 #endif

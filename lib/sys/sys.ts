@@ -47,3 +47,4 @@ export {
   sendUdp,
   setUdpGro,
 } from './udp.ts';
+export { sendUnixDatagram } from './unix.ts';

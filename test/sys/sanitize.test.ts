@@ -27,6 +27,7 @@ t.test('under AddressSanitizer', { skip }, async t => {
     ['watch', 0, []],
     ['garbage', 0, []],
     ['hostile', 0, [seed]],
+    ['unix-datagram', 0, [seed]],
     ['open-tun', 0, []],
   ] as const) {
     const child = run(process.execPath, ['--expose-gc', fixture(name), ...args], environment);
