@@ -1,0 +1,485 @@
+/** The fields of each header: name, value, meaning, place. One function a header; offsets and values are lib/wire's. */
+import { get16, get32 } from '../../wire/bytes.ts';
+import {
+  ICMP4_ECHO_REPLY,
+  ICMP4_ECHO_REQUEST,
+  ICMP6_ECHO_REPLY,
+  ICMP6_ECHO_REQUEST,
+  icmpChecksum,
+  icmpCode,
+  icmpEchoId,
+  icmpEchoSequence,
+  icmpMtu,
+  icmpType,
+} from '../../wire/icmp.ts';
+import {
+  formatAddress4,
+  IP4_CHECKSUM,
+  IP4_DESTINATION,
+  IP4_FRAGMENT,
+  IP4_HEADER_BYTES,
+  IP4_ID,
+  IP4_PROTOCOL,
+  IP4_SOURCE,
+  IP4_TOS,
+  IP4_TOTAL_LENGTH,
+  IP4_TTL,
+  ip4Checksum,
+  ip4Destination,
+  ip4DontFragment,
+  ip4FragmentOffset,
+  ip4Id,
+  ip4MoreFragments,
+  ip4Protocol,
+  ip4Source,
+  ip4Tos,
+  ip4TotalLength,
+  ip4Ttl,
+  verifyIp4Checksum,
+} from '../../wire/ip4.ts';
+import {
+  formatAddress6,
+  IP6_DESTINATION,
+  IP6_HEADER_BYTES,
+  IP6_HOP_LIMIT,
+  IP6_NEXT_HEADER,
+  IP6_PAYLOAD_LENGTH,
+  IP6_SOURCE,
+  ip6FlowLabel,
+  ip6HopLimit,
+  ip6NextHeader,
+  ip6PayloadLength,
+} from '../../wire/ip6.ts';
+import {
+  formatTcpFlags,
+  nextTcpOption,
+  TCP_ACKNOWLEDGEMENT,
+  TCP_CHECKSUM,
+  TCP_DESTINATION_PORT,
+  TCP_HEADER_BYTES,
+  TCP_OFFSET_FLAGS,
+  TCP_OPTION_MSS,
+  TCP_OPTION_SACK,
+  TCP_OPTION_SACK_PERMITTED,
+  TCP_OPTION_TIMESTAMPS,
+  TCP_OPTION_WINDOW_SCALE,
+  TCP_SEQUENCE,
+  TCP_SOURCE_PORT,
+  TCP_URGENT,
+  TCP_WINDOW,
+  tcpAcknowledgement,
+  tcpChecksum,
+  tcpDestinationPort,
+  tcpFlags,
+  tcpSequence,
+  tcpSourcePort,
+  tcpUrgent,
+  tcpWindow,
+} from '../../wire/tcp.ts';
+import {
+  FLAG_LAST_SEGMENT,
+  FLAG_PARTIAL_CHECKSUM,
+  KIND_BUNDLE,
+  KIND_PACKET,
+  KIND_PROBE,
+  KIND_PROBE_REPLY,
+  KIND_SEALED,
+  KIND_SEGMENT,
+  TULLE_FLAGS,
+  TULLE_ID,
+  TULLE_INDEX,
+  TULLE_KEY,
+  TULLE_SEGMENT_SIZE,
+  tulleFlags,
+  tulleId,
+  tulleIndex,
+  tulleKey,
+  tulleKind,
+  tulleSegmentSize,
+} from '../../wire/tulle.ts';
+import {
+  UDP_CHECKSUM,
+  UDP_DESTINATION_PORT,
+  UDP_LENGTH,
+  UDP_SOURCE_PORT,
+  udpChecksum,
+  udpDestinationPort,
+  udpLength,
+  udpSourcePort,
+} from '../../wire/udp.ts';
+import {
+  VNET_CHECKSUM_OFFSET,
+  VNET_CHECKSUM_START,
+  VNET_FLAG_DATA_VALID,
+  VNET_FLAG_NEEDS_CSUM,
+  VNET_GSO_ECN,
+  VNET_GSO_NONE,
+  VNET_GSO_SIZE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_TCPV6,
+  VNET_GSO_TYPE,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER_LENGTH,
+  vnetChecksumOffset,
+  vnetChecksumStart,
+  vnetFlags,
+  vnetGsoSize,
+  vnetGsoType,
+  vnetHeaderLength,
+} from '../../wire/vnet.ts';
+import type { Field } from './layers.ts';
+
+type Side = 'outer' | 'inner';
+
+const hex = (value: number, digits: number): string => `0x${value.toString(16).padStart(digits, '0')}`;
+
+const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
+  1: 'ICMP',
+  6: 'TCP',
+  17: 'UDP',
+  58: 'ICMPv6',
+  44: 'fragment',
+};
+const protocolName = (protocol: number): string => {
+  const name = PROTOCOL_NAMES[protocol];
+  return name === undefined ? `${protocol}` : `${protocol} (${name})`;
+};
+
+/** A list in the making; `base` is the header's first byte. */
+function lister(base: number): {
+  fields: Field[];
+  add(at: number, length: number, name: string, value: string, meaning: string): void;
+} {
+  const fields: Field[] = [];
+  return {
+    fields,
+    add: (at, length, name, value, meaning) => void fields.push({ name, value, meaning, offset: base + at, length }),
+  };
+}
+
+export function vnetFields(bytes: Uint8Array, offset: number): Field[] {
+  const { fields, add } = lister(offset);
+  const flags = vnetFlags(bytes, offset);
+  const set = [
+    ...((flags & VNET_FLAG_NEEDS_CSUM) !== 0 ? ['needs checksum'] : []),
+    ...((flags & VNET_FLAG_DATA_VALID) !== 0 ? ['checksum verified'] : []),
+  ];
+  add(
+    0,
+    1,
+    'flags',
+    set.join(', ') || 'none',
+    'What the kernel left undone. "needs checksum": the L4 checksum holds the pseudo-header sum only.',
+  );
+  const type = vnetGsoType(bytes, offset);
+  const names: Readonly<Record<number, string>> = {
+    [VNET_GSO_NONE]: 'none',
+    [VNET_GSO_TCPV4]: 'TCP over IPv4',
+    [VNET_GSO_TCPV6]: 'TCP over IPv6',
+    [VNET_GSO_UDP_L4]: 'UDP',
+  };
+  add(
+    VNET_GSO_TYPE,
+    1,
+    'segmentation',
+    names[type & ~VNET_GSO_ECN] ?? hex(type, 2),
+    'Whether this is a super-packet, and of which protocol.',
+  );
+  add(
+    VNET_HEADER_LENGTH,
+    2,
+    'header length',
+    `${vnetHeaderLength(bytes, offset)}`,
+    'Bytes of IP and L4 header; a hint.',
+  );
+  add(
+    VNET_GSO_SIZE,
+    2,
+    'segment size',
+    `${vnetGsoSize(bytes, offset)}`,
+    'Payload bytes of each segment of a super-packet.',
+  );
+  add(
+    VNET_CHECKSUM_START,
+    2,
+    'checksum start',
+    `${vnetChecksumStart(bytes, offset)}`,
+    'Where the bytes begin that the checksum covers.',
+  );
+  add(
+    VNET_CHECKSUM_OFFSET,
+    2,
+    'checksum place',
+    `${vnetChecksumOffset(bytes, offset)}`,
+    'From there to the field that waits for it.',
+  );
+  return fields;
+}
+
+export function ip4Fields(bytes: Uint8Array, o: number, headerLength: number, side: Side): Field[] {
+  const { fields, add } = lister(o);
+  const who = side === 'outer' ? 'node' : 'pod';
+  add(
+    0,
+    1,
+    'version, header length',
+    `4, ${headerLength} bytes`,
+    'Version 4; the header’s length in words of 4 bytes is the low half.',
+  );
+  add(IP4_TOS, 1, 'DSCP, ECN', hex(ip4Tos(bytes, o), 2), 'How urgent it is, and whether it met congestion.');
+  add(
+    IP4_TOTAL_LENGTH,
+    2,
+    'total length',
+    `${ip4TotalLength(bytes, o)}`,
+    'Header and payload. In a segment it is still the super-packet’s.',
+  );
+  add(
+    IP4_ID,
+    2,
+    'identification',
+    hex(ip4Id(bytes, o), 4),
+    'Joins the fragments of one packet; of no use when there are none.',
+  );
+  const fragment = [
+    ...(ip4DontFragment(bytes, o) ? ['don’t fragment'] : []),
+    ...(ip4MoreFragments(bytes, o) ? ['more fragments'] : []),
+    `offset ${ip4FragmentOffset(bytes, o)}`,
+  ];
+  add(
+    IP4_FRAGMENT,
+    2,
+    'fragment',
+    fragment.join(', '),
+    'With "don’t fragment" a packet that is too long is dropped and its sender told.',
+  );
+  add(
+    IP4_TTL,
+    1,
+    'TTL',
+    `${ip4Ttl(bytes, o)}`,
+    side === 'outer'
+      ? 'Routers that the datagram may still cross between the nodes.'
+      : 'One less at each hop; the overlay counts as one.',
+  );
+  add(IP4_PROTOCOL, 1, 'protocol', protocolName(ip4Protocol(bytes, o)), 'What comes behind this header.');
+  const right = verifyIp4Checksum(bytes, o) ? 'right' : 'wrong';
+  add(
+    IP4_CHECKSUM,
+    2,
+    'header checksum',
+    `${hex(ip4Checksum(bytes, o), 4)} (${right})`,
+    'Guards these bytes; computed anew when the TTL changes.',
+  );
+  add(IP4_SOURCE, 4, 'source', formatAddress4(ip4Source(bytes, o)), `The ${who} that sends.`);
+  add(
+    IP4_DESTINATION,
+    4,
+    'destination',
+    formatAddress4(ip4Destination(bytes, o)),
+    side === 'outer'
+      ? 'The node that holds the lease of the inner destination.'
+      : 'The pod that it is for; its subnet decides which node gets it.',
+  );
+  if (headerLength > IP4_HEADER_BYTES)
+    add(
+      IP4_HEADER_BYTES,
+      headerLength - IP4_HEADER_BYTES,
+      'options',
+      `${headerLength - IP4_HEADER_BYTES} bytes`,
+      'Rarely used.',
+    );
+  return fields;
+}
+
+export function ip6Fields(bytes: Uint8Array, o: number, headerLength: number, side: Side): Field[] {
+  const { fields, add } = lister(o);
+  const who = side === 'outer' ? 'node' : 'pod';
+  add(
+    0,
+    4,
+    'version, class, flow',
+    `6, flow ${hex(ip6FlowLabel(bytes, o), 5)}`,
+    'Version 6, traffic class, flow label.',
+  );
+  add(IP6_PAYLOAD_LENGTH, 2, 'payload length', `${ip6PayloadLength(bytes, o)}`, 'Bytes behind the first 40.');
+  add(IP6_NEXT_HEADER, 1, 'next header', protocolName(ip6NextHeader(bytes, o)), 'What comes behind this header.');
+  add(IP6_HOP_LIMIT, 1, 'hop limit', `${ip6HopLimit(bytes, o)}`, 'One less at each hop; the overlay counts as one.');
+  add(IP6_SOURCE, 16, 'source', formatAddress6(bytes, o + IP6_SOURCE), `The ${who} that sends.`);
+  add(IP6_DESTINATION, 16, 'destination', formatAddress6(bytes, o + IP6_DESTINATION), `The ${who} that it is for.`);
+  if (headerLength > IP6_HEADER_BYTES)
+    add(
+      IP6_HEADER_BYTES,
+      headerLength - IP6_HEADER_BYTES,
+      'extension headers',
+      `${headerLength - IP6_HEADER_BYTES} bytes`,
+      'They count as headers and travel with each segment.',
+    );
+  return fields;
+}
+
+export function udpFields(bytes: Uint8Array, o: number): Field[] {
+  const { fields, add } = lister(o);
+  add(UDP_SOURCE_PORT, 2, 'source port', `${udpSourcePort(bytes, o)}`, 'Where it was sent from.');
+  add(
+    UDP_DESTINATION_PORT,
+    2,
+    'destination port',
+    `${udpDestinationPort(bytes, o)}`,
+    'Whom it is for on the other side: 8285 is tulle’s and flannel’s.',
+  );
+  add(UDP_LENGTH, 2, 'length', `${udpLength(bytes, o)}`, 'UDP header and what follows.');
+  add(
+    UDP_CHECKSUM,
+    2,
+    'checksum',
+    hex(udpChecksum(bytes, o), 4),
+    'Covers every byte behind it, the inner headers too, and the addresses.',
+  );
+  return fields;
+}
+
+const KINDS: Readonly<Record<number, readonly [string, string]>> = {
+  [KIND_PACKET]: ['packet', 'one IP packet follows'],
+  [KIND_SEGMENT]: ['segment', 'the super-packet’s headers and one slice of its payload follow'],
+  [KIND_BUNDLE]: ['bundle', 'several IP packets follow, each behind its length'],
+  [KIND_PROBE]: ['probe', 'a timestamp follows: how long is the way?'],
+  [KIND_PROBE_REPLY]: ['probe reply', 'the probe’s timestamp comes back'],
+  [KIND_SEALED]: ['sealed', 'reserved for an encrypted format'],
+};
+
+export function tulleFields(bytes: Uint8Array, o: number): Field[] {
+  const { fields, add } = lister(o);
+  const kind = tulleKind(bytes, o);
+  const [name, about] = KINDS[kind] ?? [`${kind}`, 'unknown: a receiver drops it'];
+  add(0, 1, 'version, kind', `1, ${name}`, `Version 1 of the tulle header; ${about}.`);
+  const flags = tulleFlags(bytes, o);
+  const set = [
+    ...((flags & FLAG_PARTIAL_CHECKSUM) !== 0 ? ['partial checksum'] : []),
+    ...((flags & FLAG_LAST_SEGMENT) !== 0 ? ['last segment'] : []),
+  ];
+  add(
+    TULLE_FLAGS,
+    1,
+    'flags',
+    set.join(', ') || 'none',
+    'Partial: the inner checksum is the pseudo-header sum; the outer one guards the bytes.',
+  );
+  add(
+    TULLE_SEGMENT_SIZE,
+    2,
+    'segment size',
+    `${tulleSegmentSize(bytes, o)}`,
+    'Payload of each full segment; 0 for other kinds.',
+  );
+  add(
+    TULLE_KEY,
+    4,
+    'lease key',
+    `${tulleKey(bytes, o)}`,
+    'The sender’s lease: another number when the subnet changes hands.',
+  );
+  const isProbe = kind === KIND_PROBE || kind === KIND_PROBE_REPLY;
+  add(
+    TULLE_ID,
+    2,
+    isProbe ? 'sequence' : 'id',
+    `${tulleId(bytes, o)}`,
+    'Segments of one super-packet have the same; 0 when unused.',
+  );
+  add(
+    TULLE_INDEX,
+    2,
+    kind === KIND_BUNDLE ? 'packets' : 'index',
+    `${tulleIndex(bytes, o)}`,
+    'Which segment it is, or how many packets the bundle holds.',
+  );
+  return fields;
+}
+
+export function tcpFields(bytes: Uint8Array, o: number, headerLength: number): Field[] {
+  const { fields, add } = lister(o);
+  add(TCP_SOURCE_PORT, 2, 'source port', `${tcpSourcePort(bytes, o)}`, 'The program that sends.');
+  add(TCP_DESTINATION_PORT, 2, 'destination port', `${tcpDestinationPort(bytes, o)}`, 'The program that it is for.');
+  add(TCP_SEQUENCE, 4, 'sequence', `${tcpSequence(bytes, o)}`, 'The place of the first payload byte in the stream.');
+  add(
+    TCP_ACKNOWLEDGEMENT,
+    4,
+    'acknowledgement',
+    `${tcpAcknowledgement(bytes, o)}`,
+    'The next byte that the sender expects.',
+  );
+  add(
+    TCP_OFFSET_FLAGS,
+    2,
+    'length, flags',
+    `${headerLength} bytes, ${formatTcpFlags(tcpFlags(bytes, o))}`,
+    'S opens, F closes, R breaks off, P hands over, the dot acknowledges.',
+  );
+  add(TCP_WINDOW, 2, 'window', `${tcpWindow(bytes, o)}`, 'How much more the other side may send.');
+  add(
+    TCP_CHECKSUM,
+    2,
+    'checksum',
+    hex(tcpChecksum(bytes, o), 4),
+    'Over header, payload and addresses; partial when a later layer finishes it.',
+  );
+  add(TCP_URGENT, 2, 'urgent', `${tcpUrgent(bytes, o)}`, 'Not used any more.');
+  for (
+    let at = nextTcpOption(bytes, o, o + TCP_HEADER_BYTES);
+    at >= 0;
+    at = nextTcpOption(bytes, o, at + bytes[at + 1])
+  ) {
+    const [name, value] = tcpOption(bytes, at);
+    add(at - o, bytes[at + 1], name, value, 'An option that both sides agreed on.');
+  }
+  return fields;
+}
+
+function tcpOption(bytes: Uint8Array, at: number): [name: string, value: string] {
+  const length = bytes[at + 1];
+  switch (bytes[at]) {
+    case TCP_OPTION_MSS:
+      return ['option MSS', length === 4 ? `${get16(bytes, at + 2)}` : 'damaged'];
+    case TCP_OPTION_WINDOW_SCALE:
+      return ['option window scale', length === 3 ? `${bytes[at + 2]}` : 'damaged'];
+    case TCP_OPTION_SACK_PERMITTED:
+      return ['option SACK permitted', 'yes'];
+    case TCP_OPTION_SACK:
+      return ['option SACK', `${(length - 2) / 8} ranges`];
+    case TCP_OPTION_TIMESTAMPS:
+      return ['option timestamps', length === 10 ? `${get32(bytes, at + 2)}, echo ${get32(bytes, at + 6)}` : 'damaged'];
+    default:
+      return [`option ${bytes[at]}`, `${length} bytes`];
+  }
+}
+
+const ICMP4_NAMES: Readonly<Record<number, string>> = {
+  [ICMP4_ECHO_REPLY]: 'echo reply',
+  [ICMP4_ECHO_REQUEST]: 'echo request',
+  3: 'unreachable',
+  11: 'time exceeded',
+};
+const ICMP6_NAMES: Readonly<Record<number, string>> = {
+  [ICMP6_ECHO_REPLY]: 'echo reply',
+  [ICMP6_ECHO_REQUEST]: 'echo request',
+  1: 'unreachable',
+  2: 'packet too big',
+  3: 'time exceeded',
+};
+
+export function icmpFields(bytes: Uint8Array, o: number, six: boolean): Field[] {
+  const { fields, add } = lister(o);
+  const type = icmpType(bytes, o);
+  const name = (six ? ICMP6_NAMES : ICMP4_NAMES)[type];
+  add(0, 1, 'type', name === undefined ? `${type}` : `${type} (${name})`, 'What the message says.');
+  add(1, 1, 'code', `${icmpCode(bytes, o)}`, 'More exactly.');
+  add(2, 2, 'checksum', hex(icmpChecksum(bytes, o), 4), 'Over the whole message.');
+  if (name?.startsWith('echo')) {
+    add(4, 2, 'id', `${icmpEchoId(bytes, o)}`, 'Which ping it belongs to.');
+    add(6, 2, 'sequence', `${icmpEchoSequence(bytes, o)}`, 'Which of its echoes.');
+  } else {
+    add(4, 4, 'rest', `${icmpMtu(bytes, o)}`, 'In a "too big" the MTU of the next link.');
+  }
+  return fields;
+}

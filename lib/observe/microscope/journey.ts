@@ -1,0 +1,125 @@
+/**
+ * From captured packets to journeys: all that was seen of one packet of a pod, from the TUN of its node to the TUN of the
+ * other. Works on a live capture of all nodes, on that of one node, and on a file. Pure.
+ */
+import { describePacket } from '../../wire/print.ts';
+import { type Inner, innersOf } from './identity.ts';
+import type { PacketRecord, Place } from './model.ts';
+
+/** One sight of the packet. */
+export interface Sight {
+  record: PacketRecord;
+  inner: Inner;
+}
+
+export interface Journey {
+  /** Unique among the journeys of one call; stays when more records come behind. */
+  id: string;
+  source: string;
+  destination: string;
+  /** In the manner of tcpdump. */
+  title: string;
+  atUs: number;
+  read?: Sight;
+  /** The datagrams that carried it: one, or one for each segment. */
+  sent: Sight[];
+  received: Sight[];
+  /** One, or one for each run of segments. */
+  written: Sight[];
+  /** It was discarded, and why. */
+  drop?: string;
+}
+
+/** Records in any order; the journeys come in the order in which their packets were first seen. */
+export function journeysOf(records: readonly PacketRecord[]): Journey[] {
+  const open = new Map<string, Journey[]>();
+  const all: Journey[] = [];
+  for (const record of inOrder(records)) {
+    for (const inner of innersOf(record)) {
+      const candidates = open.get(inner.key) ?? [];
+      let journey = candidates.find(candidate => hasRoom(candidate, record, inner));
+      if (journey === undefined) {
+        journey = {
+          id: `${inner.key} ${candidates.length}`,
+          source: inner.source,
+          destination: inner.destination,
+          title: titleOf(record, inner),
+          atUs: record.atUs,
+          sent: [],
+          received: [],
+          written: [],
+        };
+        candidates.push(journey);
+        open.set(inner.key, candidates);
+        all.push(journey);
+      }
+      add(journey, { record, inner });
+    }
+  }
+  return all;
+}
+
+const ORDER: readonly Place[] = ['tun-read', 'udp-send', 'udp-receive', 'tun-write'];
+
+/** By time; of one time, as a packet meets the places. */
+function inOrder(records: readonly PacketRecord[]): PacketRecord[] {
+  return [...records].sort((a, b) => a.atUs - b.atUs || ORDER.indexOf(a.place) - ORDER.indexOf(b.place));
+}
+
+/** Whether a sight can belong to a journey: the same packet sent twice is two journeys, a segment is another sight of one. */
+function hasRoom(journey: Journey, record: PacketRecord, inner: Inner): boolean {
+  switch (record.place) {
+    case 'tun-read':
+      return journey.read === undefined && journey.drop === undefined;
+    case 'udp-send':
+      return (
+        (journey.read === undefined || journey.read.record.node === record.node) && isNew(journey.sent, record, inner)
+      );
+    case 'udp-receive':
+      return (
+        (journey.read === undefined || journey.read.record.node !== record.node) &&
+        isNew(journey.received, record, inner)
+      );
+    case 'tun-write':
+      return journey.written.length === 0 && (journey.read === undefined || journey.read.record.node !== record.node);
+  }
+}
+
+/** Another segment, not the same one again: bytes 8 to 11 of the tulle header are id and index. */
+function isNew(sights: readonly Sight[], record: PacketRecord, inner: Inner): boolean {
+  if (sights.length === 0) return true;
+  if (inner.header < 0) return false;
+  const nameOf = (bytes: Uint8Array, header: number): string =>
+    `${bytes[header] & 15} ${bytes.subarray(header + 8, header + 12).join()}`;
+  const [first] = sights;
+  const kind = record.bytes[inner.header] & 15;
+  if (kind !== 1 || first.inner.header < 0 || (first.record.bytes[first.inner.header] & 15) !== 1) return false;
+  return !sights.some(sight => nameOf(sight.record.bytes, sight.inner.header) === nameOf(record.bytes, inner.header));
+}
+
+function add(journey: Journey, sight: Sight): void {
+  const { record } = sight;
+  if (record.drop !== undefined) journey.drop = record.drop;
+  switch (record.place) {
+    case 'tun-read':
+      journey.read = sight;
+      break;
+    case 'udp-send':
+      journey.sent.push(sight);
+      break;
+    case 'udp-receive':
+      journey.received.push(sight);
+      break;
+    case 'tun-write':
+      journey.written.push(sight);
+      break;
+  }
+}
+
+function titleOf({ bytes, length }: PacketRecord, { offset, header }: Inner): string {
+  // Of a segment or a snapped capture the whole packet is not there: describe it as long as it says that it is.
+  const isSegment = header >= 0 && (bytes[header] & 15) === 1;
+  const whole = new Uint8Array(Math.max(isSegment ? 65_600 : 0, length - offset, bytes.length - offset));
+  whole.set(bytes.subarray(offset));
+  return describePacket(whole, 0, whole.length).replace(/^IP6? /, '');
+}
