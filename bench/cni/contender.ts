@@ -122,7 +122,7 @@ export function openReference(host: string, folder: string, directory: string): 
 export async function openTulle(host: string, directory: string): Promise<Contender> {
   const socket = join(directory, 'cni.sock');
   const dataDir = join(directory, 'tulle');
-  const args = ['--cni-only', `--cni-socket=${socket}`, `--cni-data-dir=${dataDir}`];
+  const args = ['--cni-only', '--control-socket=none', `--cni-socket=${socket}`, `--cni-data-dir=${dataDir}`];
   let daemon: ReturnType<typeof spawnIn> | undefined;
   let text = '';
   const start = async (): Promise<void> => {

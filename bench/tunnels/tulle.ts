@@ -35,6 +35,7 @@ function tulle(name: string, format: WireFormat, transport: LabTransport, about:
           `-subnet-file=${subnetFile}`,
           `--node-id=${node.name}`,
           `--transport=${transport}`,
+          '--control-socket=none',
         ];
         made.programs.push(startOn(stage, node, command, { name }));
       }

@@ -1,8 +1,8 @@
 /** `tulle cni …`: arguments in, exit code out. */
 import { parseArgs } from 'node:util';
+import { LONGEST_SOCKET_PATH } from '../host/unix-socket.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { DEFAULT_BIN_DIRECTORY, DEFAULT_CONF_DIRECTORY, type InstallOptions, install, uninstall } from './install.ts';
-import { LONGEST_SOCKET_PATH } from './socket.ts';
 
 export const CNI_HELP = `tulle cni: the CNI plugin on this machine
 

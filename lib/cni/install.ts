@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeFileAtomic } from '../lease/atomic-file.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
-import { ensureFolder } from './folder.ts';
+import { ensureFolder } from '../util/folder.ts';
 
 export const DEFAULT_BIN_DIRECTORY = '/opt/cni/bin';
 export const DEFAULT_CONF_DIRECTORY = '/etc/cni/net.d';

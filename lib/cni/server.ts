@@ -4,6 +4,7 @@
  * has its ADD undone.
  */
 import { createServer, type Socket } from 'node:net';
+import { claimSocket, listenAt, type SocketUse } from '../host/unix-socket.ts';
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { converse } from './connection.ts';
@@ -11,7 +12,6 @@ import { type Dispatcher, dispatch } from './dispatch.ts';
 import { PendingDels } from './pending.ts';
 import type { CniPlugin } from './plugin.ts';
 import { Schedule } from './schedule.ts';
-import { claimSocket, listenAt } from './socket.ts';
 
 export interface CniServerOptions {
   /** Absolute path of the socket. */
@@ -36,6 +36,7 @@ export interface CniServer {
   close(): Promise<void>;
 }
 
+const SOCKET: SocketUse = { code: 'cni-socket', what: 'CNI', flag: '--cni-socket' };
 const REQUEST_MS = 5000;
 const CLOSE_MS = 3000;
 /** More at once only wait for each other: the work is the kernel's, behind its one rtnetlink lock. */
@@ -49,7 +50,7 @@ const DRAIN_MS = 20_000;
 /** Listens, does what was written down, then serves. @throws TulleError 'cni-socket' or 'cni-socket-taken' */
 export async function startCniServer(options: CniServerOptions): Promise<CniServer> {
   const { socket: path, plugin, log } = options;
-  const giveBack = claimSocket(path);
+  const giveBack = claimSocket(path, SOCKET);
   const dispatcher: Dispatcher = {
     plugin,
     schedule: new Schedule({ running: options.running ?? MAX_RUNNING, waiting: MAX_WAITING }),
@@ -86,7 +87,7 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
   });
   server.maxConnections = MAX_CONNECTIONS;
   try {
-    await listenAt(server, path);
+    await listenAt(server, path, SOCKET);
   } catch (error) {
     giveBack();
     throw error;

@@ -13,54 +13,29 @@ import { backendAttributes } from '../backend/backend.ts';
 import type { Overlay } from '../backend/overlay.ts';
 import type { ChosenInterface } from '../host/interface.ts';
 import type { TrafficRules, TrafficState } from '../host/rules.ts';
-import type { LeaseJournal } from '../lease/journal-writer.ts';
 import { type Lease, printSubnets } from '../lease/lease.ts';
-import { type AcquireRequest, LeaseManager, type ManagerEvent } from '../lease/manager.ts';
-import type { Registry } from '../lease/registry.ts';
+import { type AcquireRequest, LeaseManager } from '../lease/manager.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
-import { formatCidr4, formatCidr6, overlaps4 } from '../wire/cidr.ts';
+import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import { nodeNetwork } from './cni.ts';
 import { untilConfigChanges } from './config-watch.ts';
+import { follow } from './follow.ts';
 import type { Health } from './health.ts';
 import { configPlace, type DaemonNetwork, printNetwork, readNetwork } from './network.ts';
 import { announce, type Notifier, SILENT } from './notify.ts';
+import { openObservation } from './observe.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
-import { PeerWatch } from './peer-watch.ts';
 import { registryName } from './registry.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
+import { type Run, setWaiting } from './run.ts';
 import { openCni } from './serve-cni.ts';
 import { interfaceNeeds, publicAddresses, underlayAddress } from './underlay.ts';
 
 /** A clean stop ends within 5 s (systemd and kubelet wait longer); the rest is for the process itself. */
 const UNDO_LIMIT_MS = { round: 2500, rest: 1500 };
-
-/** What one run of the daemon holds in its hands. */
-interface Run {
-  options: DaemonOptions;
-  parts: DaemonParts;
-  log: Logger;
-  stop: AbortSignal;
-  undo: Undo;
-  registry: Registry;
-  journal: LeaseJournal;
-  manager: LeaseManager;
-  health: Health;
-  /** The device of the overlay, as soon as there is one. */
-  overlay: Overlay | undefined;
-  /** What to do when the overlay's MTU changes, once there is anything to do. */
-  onMtu?: () => void;
-  /** Whether the lease goes back at the end. */
-  giveBack: boolean;
-  /** The start has succeeded. */
-  started: boolean;
-  /** 'fenced' was said and not yet taken back. */
-  fenced: boolean;
-  /** 1 is the start; the next ones follow a change of the net-conf. */
-  round: number;
-}
 
 /**
  * Runs until `stop` is aborted, which is a clean stop. Everything that was made is gone when it returns or throws,
@@ -77,14 +52,16 @@ export async function runDaemon(
   const undo = new Undo();
   try {
     parts.checkMachine();
+    const observed = await openObservation({ options, parts, log, undo });
     const registry = await parts.openRegistry(options.registry, log);
+    observed.registry = registry;
     undo.push('the connection to the registry', () => registry.close());
     const journal = parts.openJournal(options.journalFile, log);
     undo.push('the journal', () => journal.stop());
     const health = announce(await openHealth(options, parts, undo), notifier);
     for (let round = 1; ; round++) {
       if (round > 1) notifier.reloading();
-      await runRound({ options, parts, log, stop, registry, journal, health, round });
+      await runRound({ options, parts, log, stop, registry, journal, health, observed, round });
     }
   } catch (error) {
     if (!stop.aborted) throw error;
@@ -99,14 +76,15 @@ export async function runDaemon(
 
 /** From the net-conf to ready, and until it changes; everything that was made is undone when this returns or throws. */
 async function runRound(
-  given: Pick<Run, 'options' | 'parts' | 'log' | 'stop' | 'registry' | 'journal' | 'health' | 'round'>,
+  given: Pick<Run, 'options' | 'parts' | 'log' | 'stop' | 'registry' | 'journal' | 'health' | 'observed' | 'round'>,
 ) {
-  const { parts, log, registry, round } = given;
+  const { parts, log, registry, observed, round } = given;
   const { clock, random } = parts;
   const undo = new Undo();
   const onDeadline = (monotonicMs: number): void => run.overlay?.setDeadline(monotonicMs);
   const manager = new LeaseManager({ registry, clock, random, log, onDeadline });
   const run: Run = { ...given, undo, manager, overlay: undefined, giveBack: false, started: false, fenced: false };
+  observed.manager = manager;
   try {
     await bringUp(run);
   } catch (error) {
@@ -116,27 +94,37 @@ async function runRound(
       cause: error,
     });
   } finally {
+    Object.assign(observed, {
+      manager: undefined,
+      overlay: undefined,
+      peers: undefined,
+      rules: undefined,
+      cni: undefined,
+    });
     await undo.run(log, UNDO_LIMIT_MS.round);
   }
 }
 
 async function bringUp(run: Run): Promise<void> {
-  const { options, parts, log, stop, health } = run;
-  health.setReady(false, 'the network configuration');
+  const { options, parts, log, stop, observed } = run;
+  setWaiting(run, 'the network configuration');
   const network = await fetchNetwork(run);
+  observed.network = network;
   const underlay = parts.chooseInterface({ ...options.interface, ...interfaceNeeds(network) });
   log.debug({ ...underlay }, 'interface chosen');
 
-  health.setReady(false, 'a lease');
+  setWaiting(run, 'a lease');
   const request = leaseRequest(run, network, underlay);
+  observed.nodeId = request.nodeId;
   const lease = await acquireLease(run, request);
   const overlay = await openOverlay(run, network, underlay, lease);
   log.info({ subnet: printSubnets(lease), network: printNetwork(network), node: request.nodeId }, 'lease acquired');
   log.info({ device: overlay.device, mtu: overlay.mtu, interface: underlay.name, port: overlay.port }, 'overlay up');
 
-  health.setReady(false, 'the list of peers');
+  setWaiting(run, 'the list of peers');
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
   const rules = await openRules(run, network, lease);
+  observed.rules = rules;
   const writeSubnetFile = (): void => {
     const content = { config: network.config, lease, mtu: overlay.mtu, ipMasq: options.rules.masquerade };
     parts.writeSubnetFile(options.subnetFile, content);
@@ -146,7 +134,7 @@ async function bringUp(run: Run): Promise<void> {
   await openCni(run, () => nodeNetwork(network.config, lease, overlay.mtu, masquerades(rules.state())));
   run.giveBack = options.releaseOnExit;
   run.started = true;
-  if (!run.manager.fenced) health.setReady(true);
+  setWaiting(run, run.manager.fenced ? 'the lease to be renewed' : undefined);
   log.info({ subnetFile: options.subnetFile }, 'ready');
   const over = new AbortController();
   run.undo.push('the look at the network configuration', () => over.abort());
@@ -235,6 +223,7 @@ async function openOverlay(
   undo.push('the overlay', () => overlay.stop());
   // It has no peers yet, so nothing was forwarded without a deadline.
   run.overlay = overlay;
+  run.observed.overlay = overlay;
   overlay.setDeadline(manager.deadline);
   return overlay;
 }
@@ -277,93 +266,4 @@ async function openRules(run: Run, { config }: DaemonNetwork, { subnet, subnet6 
 /** Whether pods need no rule of their own. */
 function masquerades({ masquerade, degraded }: TrafficState): boolean {
   return degraded === undefined && (masquerade === 'nftables' || masquerade === 'iptables');
-}
-
-/**
- * Starts the renewals and the watch; resolves once the first snapshot is in the route table. `lost` only ever rejects,
- * with 'lease-lost'.
- */
-async function follow(
-  run: Run,
-  { config }: DaemonNetwork,
-  nodeId: string,
-  own: Lease,
-  overlay: Overlay,
-): Promise<{ lost: Promise<never> }> {
-  const { options, parts, log, stop, undo, registry, manager, journal } = run;
-  const running = new AbortController();
-  const signal = AbortSignal.any([stop, running.signal]);
-  const peers = new PeerWatch({
-    registry,
-    nodeId,
-    own,
-    // While a net-conf changes there are leases of the old network, too.
-    apply: changes => overlay.apply(changes.filter(({ lease }) => overlaps4(config.network, lease.subnet))),
-    observe: message => {
-      manager.observe(message);
-      journal.observe(message);
-    },
-    log,
-    clock: parts.clock,
-  });
-  const unsubscribe = manager.subscribe(event => {
-    journal.event(event);
-    try {
-      onLeaseEvent(run, event, peers, overlay);
-    } catch (error) {
-      log.error({ event: event.kind, error }, 'a change of the lease could not be applied');
-    }
-  });
-
-  let reason = 'the lease was lost';
-  const renewing = manager.run(signal, { marginSeconds: options.renewMarginSeconds });
-  let onFirst = (): void => {};
-  const first = new Promise<void>(resolve => {
-    onFirst = resolve;
-  });
-  const watching = peers.run(signal, onFirst);
-  undo.push('renewals and watch', async () => {
-    running.abort();
-    await Promise.all([renewing, watching]);
-    unsubscribe();
-  });
-  manager.subscribe(event => {
-    if (event.kind === 'lost') reason = event.reason;
-  });
-
-  const lost = renewing.then(outcome => {
-    if (outcome === 'stopped') throw new Stopped();
-    run.giveBack = false; // it is somebody else's now
-    throw new TulleError('lease-lost', `the lease is lost: ${reason}; start again to get another one`);
-  });
-  lost.catch(() => {}); // it may be lost while nobody waits for it yet
-  await orStopped(Promise.race([first, lost]), stop);
-  return { lost };
-}
-
-function onLeaseEvent(run: Run, event: ManagerEvent, peers: PeerWatch, overlay: Overlay): void {
-  const { log, health, options } = run;
-  const subnet = printSubnets(event.lease);
-  switch (event.kind) {
-    case 'renewed':
-      log.debug({ subnet }, 'lease renewed');
-      break;
-    case 'reacquired':
-      overlay.setLease(event.lease);
-      peers.setOwn(event.lease);
-      log.warn({ subnet }, 'the lease was gone and has been made again');
-      break;
-    case 'fenced':
-      // The worker stopped forwarding by itself at the deadline; this is only for people.
-      run.fenced = true;
-      health.setReady(false, 'the lease to be renewed');
-      log.error({ subnet, ttlSeconds: options.leaseTtlSeconds }, 'the lease was not renewed in time: forwarding stops');
-      return;
-    case 'lost':
-      return; // the deadline is over at once
-  }
-  if (!run.fenced) return;
-  run.fenced = false;
-  if (run.started) health.setReady(true);
-  log.info({ subnet }, 'the lease is renewed: forwarding goes on');
 }

@@ -5,6 +5,8 @@
  * is ever ignored in silence.
  */
 
+import { DEFAULT_CONTROL_SOCKET } from '../observe/control-client.ts';
+
 /** How a value is written and what it becomes: `repeatable` is a list of strings, `duration` is milliseconds. */
 export type FlagKind = 'string' | 'boolean' | 'integer' | 'repeatable' | 'duration';
 
@@ -336,6 +338,15 @@ export const flagTable = {
     value: '',
     help: 'serve the CNI plugin and nothing else: no lease and no overlay, the subnets are those of the configurations',
     example: '--cni-only --cni-socket=/tmp/cni.sock',
+  },
+  'control-socket': {
+    kind: 'string',
+    default: DEFAULT_CONTROL_SOCKET,
+    group: 'daemon',
+    origin: 'tulle',
+    value: 'PATH',
+    help: 'the Unix socket on which "tulle status" and the like ask this daemon; "none" is none',
+    example: '--control-socket=/run/tulle/node1-tulled.sock',
   },
   'healthz-ip': {
     kind: 'string',

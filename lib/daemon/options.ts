@@ -3,8 +3,8 @@
 import { resolve } from 'node:path';
 import { type Endpoint, parseEndpoints } from '../../etcd/endpoints.ts';
 import { offloadsOf } from '../backend/offloads.ts';
-import { LONGEST_SOCKET_PATH } from '../cni/socket.ts';
 import { staysOnLink6 } from '../datapath/route6.ts';
+import { LONGEST_SOCKET_PATH } from '../host/unix-socket.ts';
 import { journalPath } from '../lease/journal.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
@@ -63,6 +63,8 @@ export interface DaemonOptions {
   deviceName?: string;
   /** Absent: CNI is not served. `given`: the operator asked for this very socket, so it must work. */
   cni?: { socket: string; given: boolean; dataDir: string };
+  /** Absent: there is none. `given` as with CNI. */
+  control?: { socket: string; given: boolean };
   /** Serve CNI and nothing else. */
   cniOnly: boolean;
   rules: RuleOptions;
@@ -92,6 +94,7 @@ export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
     withoutOffloads: offloadNames(parsed),
     ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
     ...cniOptions(parsed),
+    ...controlOptions(parsed),
     rules: {
       masquerade: values['ip-masq'],
       randomFully: !values['ip-masq-fully-random-disable'],
@@ -244,13 +247,21 @@ function cniOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'cni' | 'cniOnly'>
     if (cniOnly) throw bad(parsed, 'cni-only', 'there is nothing to serve without -cni-socket');
     return { cniOnly };
   }
-  const path = resolve(socket);
-  if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH) {
-    throw bad(parsed, 'cni-socket', `"${path}" is longer than ${LONGEST_SOCKET_PATH} bytes`);
-  }
+  const path = socketPath(parsed, 'cni-socket');
   const isDefault = path === flagTable['cni-socket'].default;
   const dataDir = resolve(values['cni-data-dir'] || (isDefault ? CNI_DATA_DIRECTORY : `${path}.state`));
   return { cni: { socket: path, given: given.has('cni-socket') || cniOnly, dataDir }, cniOnly };
+}
+
+function controlOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'control'> {
+  if (['none', ''].includes(parsed.values['control-socket'])) return {};
+  return { control: { socket: socketPath(parsed, 'control-socket'), given: parsed.given.has('control-socket') } };
+}
+
+function socketPath(parsed: ParsedFlags, name: 'cni-socket' | 'control-socket'): string {
+  const path = resolve(parsed.values[name]);
+  if (Buffer.byteLength(path) <= LONGEST_SOCKET_PATH) return path;
+  throw bad(parsed, name, `"${path}" is longer than ${LONGEST_SOCKET_PATH} bytes`);
 }
 
 function nodeIdOption(parsed: ParsedFlags): string {

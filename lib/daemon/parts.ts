@@ -13,6 +13,8 @@ import type { LeaseSubnets } from '../lease/lease.ts';
 import type { Registry } from '../lease/registry.ts';
 import { previousSubnetOf, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv } from '../lease/subnet-env.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
+import type { ControlRoutes } from '../observe/control.ts';
+import { type ControlServer, serveControl } from '../observe/control-server.ts';
 import type { Logger } from '../util/log.ts';
 import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import { type CniOptions, type CniService, startCni } from './cni.ts';
@@ -43,6 +45,7 @@ export interface DaemonParts {
   writeSubnetFile(path: string, content: SubnetEnvContent): void;
   startOverlay(options: OverlayOptions): Promise<Overlay>;
   startCni(options: CniOptions): Promise<CniService>;
+  serveControl(path: string, routes: ControlRoutes, log: Logger): Promise<ControlServer>;
 }
 
 /** Where what must outlive the daemon is kept: only a made-up node id, on a machine that has none. */
@@ -64,6 +67,7 @@ export const realParts: DaemonParts = {
   writeSubnetFile: writeSubnetEnv,
   startOverlay,
   startCni,
+  serveControl,
 };
 
 function formerNetworks(path: string): readonly string[] {

@@ -4,8 +4,10 @@ import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
 import { announce, type Notifier, SILENT } from './notify.ts';
+import { openObservation } from './observe.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
+import { type Run, setWaiting } from './run.ts';
 
 const UNDO_LIMIT_MS = 4000;
 
@@ -14,7 +16,7 @@ const UNDO_LIMIT_MS = 4000;
  * not be told that only one of them plugs pods in. A socket that was asked for must work.
  */
 export async function openCni(
-  { options, parts, log, undo }: { options: DaemonOptions; parts: DaemonParts; log: Logger; undo: Undo },
+  { options, parts, log, undo, observed }: Pick<Run, 'options' | 'parts' | 'log' | 'undo' | 'observed'>,
   node: () => NodeNetwork | undefined,
 ): Promise<void> {
   if (options.cni === undefined) return;
@@ -22,6 +24,7 @@ export async function openCni(
   try {
     const service = await parts.startCni({ socket, dataDir, node, log });
     undo.push('the CNI socket', () => service.close());
+    observed.cni = service;
     log.debug({ socket }, 'CNI served');
   } catch (error) {
     const isPlace = error instanceof TulleError && error.code.startsWith('cni-socket');
@@ -40,11 +43,12 @@ export async function runCniOnly(
 ): Promise<void> {
   const undo = new Undo();
   try {
+    const observed = await openObservation({ options, parts, log, undo });
     const health =
       options.health === undefined ? undefined : await parts.startHealth(options.health.address, options.health.port);
     if (health !== undefined) undo.push('the health endpoint', () => health.close());
-    await openCni({ options, parts, log, undo }, () => undefined);
-    announce(health, notifier).setReady(true);
+    await openCni({ options, parts, log, undo, observed }, () => undefined);
+    setWaiting({ health: announce(health, notifier), observed }, undefined);
     log.info({ socket: options.cni?.socket }, 'ready, for CNI only');
     if (!stop.aborted) await new Promise(resolve => stop.addEventListener('abort', resolve, { once: true }));
   } finally {

@@ -26,6 +26,8 @@ export interface Daemon {
 }
 
 export const nodeDirectory = (state: LabState, node: string): string => join(state.directory, node);
+/** Where a node's daemon is asked: `tulle status --socket …`. */
+export const controlSocket = (state: LabState, node: string): string => join(nodeDirectory(state, node), 'tulled.sock');
 export const leaseDirectory = (state: LabState): string => join(state.directory, 'leases');
 export const etcdEndpoint = (): string => `http://${UNDERLAY.switchAddress}:${ETCD.clientPort}`;
 
@@ -80,6 +82,7 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
     `--transport=${plan.transport}`,
     `--cni-socket=${cniSocket}`,
     `--cni-data-dir=${join(directory, 'cni')}`,
+    `--control-socket=${controlSocket(state, node.name)}`,
   ];
   const process_ = startProgram(state, node.name, `tulled on ${node.name}`, logFile, process.execPath, args);
   return { node, process: process_, logFile, subnetFile, cniSocket };

@@ -224,6 +224,10 @@ export function fakeParts() {
       enter(`startCni ${socket}`);
       return { close: async () => enter('cni.close') };
     },
+    serveControl: async path => {
+      enter(`serveControl ${path}`);
+      return { close: async () => enter('control.close') };
+    },
   };
   return { parts, calls, fail, clock, registry, state };
 }

@@ -21,6 +21,7 @@ t.test('the defaults', async t => {
     transport: 'offload',
     withoutOffloads: [],
     cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
+    control: { socket: '/run/tulle/tulled.sock', given: false },
     cniOnly: false,
     rules: { masquerade: false, randomFully: true, forward: true, resyncSeconds: 5, removeOnExit: false },
     log: { format: 'text', verbosity: 0, secrets: [] },
@@ -43,6 +44,14 @@ t.test('where CNI is served', async t => {
   });
   t.throws(() => cni('-cni-only', '-cni-socket='), { message: /^-cni-only: there is nothing to serve/ });
   t.throws(() => cni(`-cni-socket=/${'x'.repeat(107)}`), { message: /^-cni-socket: .* longer than 107 bytes/ });
+});
+
+t.test('where control is served', async t => {
+  const control = (...args: string[]) => options(args).control;
+  t.equal(control('-control-socket='), undefined, 'nowhere');
+  t.equal(control('-control-socket=none'), undefined, 'nowhere');
+  t.same(control('-control-socket=/x/../y.sock'), { socket: '/y.sock', given: true });
+  t.throws(() => control(`-control-socket=/${'x'.repeat(107)}`), { message: /^-control-socket: .* 107 bytes/ });
 });
 
 t.test('everything given', async t => {
@@ -96,6 +105,7 @@ t.test('everything given', async t => {
     withoutOffloads: [],
     deviceName: 'pod%d',
     cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
+    control: { socket: '/run/tulle/tulled.sock', given: false },
     cniOnly: false,
     rules: { masquerade: true, randomFully: false, forward: false, resyncSeconds: 9, removeOnExit: true },
     health: { address: '127.0.0.1', port: 8081 },

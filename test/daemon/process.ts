@@ -21,7 +21,8 @@ export interface Tulled {
 const DEADLINE_MS = 20_000;
 
 export function spawnTulled(args: string[], more: Record<string, string> = {}): Tulled {
-  const env = { ...environment, ...more };
+  // The default socket is one for the whole machine.
+  const env = { TULLED_CONTROL_SOCKET: 'none', ...environment, ...more };
   const child = spawn(process.execPath, [program, ...args], { env, stdio: ['ignore', 'inherit', 'pipe'] });
   let text = '';
   let heard = (): void => {};

@@ -1,0 +1,87 @@
+/**
+ * Looking at a running daemon from outside. The rooms that observe register here what they answer; the run sequence only
+ * keeps `Observed` true as it goes. The control socket is open from the first step to the last, so it also answers while
+ * the daemon waits for its registry, and while it is fenced.
+ */
+import type { Overlay } from '../backend/overlay.ts';
+import type { TrafficRules } from '../host/rules.ts';
+import type { LeaseManager } from '../lease/manager.ts';
+import type { Registry } from '../lease/registry.ts';
+import { ControlRoutes } from '../observe/control.ts';
+import { messageOf, TulleError } from '../util/errors.ts';
+import type { Logger } from '../util/log.ts';
+import type { Undo } from '../util/undo.ts';
+import type { CniService } from './cni.ts';
+import type { DaemonNetwork } from './network.ts';
+import type { DaemonOptions } from './options.ts';
+import type { DaemonParts } from './parts.ts';
+import type { PeerWatch } from './peer-watch.ts';
+
+/** What there is to look at; each is undefined until it is there, and again when it is gone. */
+export interface Observed {
+  readonly options: DaemonOptions;
+  readonly parts: DaemonParts;
+  readonly log: Logger;
+  nodeId: string | undefined;
+  registry: Registry | undefined;
+  network: DaemonNetwork | undefined;
+  manager: LeaseManager | undefined;
+  overlay: Overlay | undefined;
+  peers: PeerWatch | undefined;
+  rules: TrafficRules | undefined;
+  cni: CniService | undefined;
+  /** What the start waits for; undefined when the node is ready. */
+  waitingFor: string | undefined;
+}
+
+/** Adds its routes; what it began in the background ends with `undo`. */
+export type Observer = (observed: Observed, routes: ControlRoutes, undo: Undo) => void;
+
+/** Every room that observes, in no order. */
+const OBSERVERS: readonly Observer[] = [];
+
+interface Given {
+  options: DaemonOptions;
+  parts: DaemonParts;
+  log: Logger;
+  undo: Undo;
+}
+
+/** Opens the control socket, if the options ask for one, with all routes. The first step of every run. */
+export async function openObservation({ options, parts, log, undo }: Given): Promise<Observed> {
+  const observed: Observed = {
+    options,
+    parts,
+    log,
+    nodeId: options.nodeId,
+    registry: undefined,
+    network: undefined,
+    manager: undefined,
+    overlay: undefined,
+    peers: undefined,
+    rules: undefined,
+    cni: undefined,
+    waitingFor: 'the daemon to start',
+  };
+  const routes = new ControlRoutes();
+  for (const observer of OBSERVERS) observer(observed, routes, undo);
+  await openControl({ options, parts, log, undo }, routes);
+  return observed;
+}
+
+/**
+ * The default socket is taken where it can be had: several daemons of one machine need not be told that only one of them
+ * is asked without --socket. A socket that was asked for must work.
+ */
+async function openControl({ options, parts, log, undo }: Given, routes: ControlRoutes): Promise<void> {
+  if (options.control === undefined) return;
+  const { socket, given } = options.control;
+  try {
+    const server = await parts.serveControl(socket, routes, log);
+    undo.push('the control socket', () => server.close());
+  } catch (error) {
+    const isPlace = error instanceof TulleError && error.code.startsWith('control-socket');
+    if (given || !isPlace) throw error;
+    log.warn({ reason: messageOf(error) }, 'there is no control socket: give a --control-socket, or "none"');
+  }
+}

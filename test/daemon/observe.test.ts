@@ -1,0 +1,44 @@
+// The control socket in the daemon's run: there from the first step to the last, whatever happens between.
+import t from 'tap';
+import { runDaemon } from '../../lib/daemon/daemon.ts';
+import { runCniOnly } from '../../lib/daemon/serve-cni.ts';
+import { TulleError } from '../../lib/util/errors.ts';
+import { daemonOptionsOf, fakeParts, recordingLogger } from './fakes.ts';
+
+const taken = new TulleError('control-socket-taken', 'another tulled serves control at /x');
+
+t.test('it is open before the registry is, and closed after the lease is given back', async t => {
+  const { parts, calls, fail } = fakeParts();
+  fail.set('chooseInterface', new TulleError('no-interface', 'no interface'));
+  const { log } = recordingLogger();
+  const options = daemonOptionsOf({ control: { socket: '/x', given: true } });
+  await t.rejects(runDaemon(options, parts, log, new AbortController().signal), { code: 'no-interface' });
+  t.ok(calls.indexOf('serveControl /x') < calls.indexOf('openRegistry'));
+  t.equal(calls.at(-1), 'control.close');
+});
+
+t.test('a default socket that is taken is one warning; one that was asked for ends the start', async t => {
+  for (const given of [false, true]) {
+    const { parts, calls, fail } = fakeParts();
+    fail.set('serveControl /x', taken);
+    const { log, lines } = recordingLogger();
+    const stop = new AbortController();
+    stop.abort();
+    const run = runCniOnly(daemonOptionsOf({ control: { socket: '/x', given } }), parts, log, stop.signal);
+    if (given) await t.rejects(run, { code: 'control-socket-taken' });
+    else await run;
+    t.equal(calls.includes('startHealth'), !given);
+    t.same(
+      lines.filter(line => line.level === 'warn').map(line => line.message),
+      given ? [] : ['there is no control socket: give a --control-socket, or "none"'],
+    );
+  }
+});
+
+t.test('none', async t => {
+  const { parts, calls } = fakeParts();
+  const stop = new AbortController();
+  stop.abort();
+  await runCniOnly(daemonOptionsOf(), parts, recordingLogger().log, stop.signal);
+  t.notOk(calls.some(call => call.startsWith('serveControl')));
+});
