@@ -27,28 +27,11 @@ import {
 } from '../../wire/tulle.ts';
 import { UDP_HEADER_BYTES } from '../../wire/udp.ts';
 import { VNET_HEADER_BYTES } from '../../wire/vnet.ts';
-import { icmpFields, ip4Fields, ip6Fields, tcpFields, tulleFields, udpFields, vnetFields } from './fields.ts';
+import type { Field, Layer } from './field.ts';
+import { icmpFields, tcpFields, tulleFields, udpFields, vnetFields } from './fields.ts';
+import { ip4Fields, ip6Fields } from './fields-ip.ts';
 
-/** The layers by their place in an overlay's datagram; the page gives each a colour. */
-export type LayerKind = 'vnet' | 'outer-ip' | 'outer-udp' | 'tulle' | 'record' | 'inner-ip' | 'inner-l4' | 'data';
-
-export interface Field {
-  name: string;
-  /** As people write it: "10.42.1.2", "64", "0x1f3a". */
-  value: string;
-  /** A sentence: what it is for. */
-  meaning: string;
-  offset: number;
-  length: number;
-}
-
-export interface Layer {
-  kind: LayerKind;
-  title: string;
-  offset: number;
-  length: number;
-  fields: Field[];
-}
+export type { Field, Layer, LayerKind } from './field.ts';
 
 /** What the bytes begin with. */
 export type Beginning = 'inner' | 'vnet' | 'datagram' | 'outer';

@@ -3,25 +3,15 @@
  * and the file that did it. What was captured is shown as it was; what nobody captured is worked out, and says so. Pure.
  */
 import { DROP_REASONS } from '../../datapath/counters.ts';
-import {
-  FLAG_PARTIAL_CHECKSUM,
-  HEADER_BYTES,
-  KIND_BUNDLE,
-  KIND_SEGMENT,
-  TULLE_VERSION,
-  tulleFlags,
-  tulleIndex,
-  tulleKey,
-  tulleKind,
-  tulleSegmentSize,
-} from '../../wire/tulle.ts';
+import { KIND_BUNDLE, KIND_SEGMENT } from '../../wire/tulle.ts';
 import { type Check, receiverChecks, type Who } from './checks.ts';
-import { type Bytes, behindVnet, cut, hopsLater, hopsLeft, padded, superPacketOf } from './derive.ts';
+import { type Bytes, behindVnet, cut, hopsLater, hopsLeft, padded } from './derive.ts';
 import { type Difference, differenceOf, NO_DIFFERENCE } from './difference.ts';
 import type { Journey, Sight } from './journey.ts';
 import { type Beginning, type Layer, layersOf } from './layers.ts';
 import { lookupFacts, widthFacts } from './lookup.ts';
 import type { NodeView } from './model.ts';
+import { early, headerOf, lengthOf, matching } from './sight.ts';
 
 export type Side = 'near' | 'wire' | 'far';
 export type Station = 'pod' | 'bridge' | 'tun' | 'tulled' | 'eth0' | 'wire';
@@ -360,49 +350,6 @@ class Teller {
     this.#drafts.push(draft);
   }
 }
-
-interface TulleFacts {
-  kind: number;
-  partial: boolean;
-  segmentSize: number;
-  index: number;
-  key: number;
-}
-
-function headerOf({ record: { bytes }, inner }: Sight): TulleFacts | undefined {
-  const at = inner.header;
-  if (at < 0 || at + HEADER_BYTES > bytes.length || bytes[at] >>> 4 !== TULLE_VERSION) return undefined;
-  const partial = (tulleFlags(bytes, at) & FLAG_PARTIAL_CHECKSUM) !== 0;
-  return {
-    kind: tulleKind(bytes, at),
-    partial,
-    segmentSize: tulleSegmentSize(bytes, at),
-    index: tulleIndex(bytes, at),
-    key: tulleKey(bytes, at),
-  };
-}
-
-/** The packet as the TUN gave it, from the datagram that it became. */
-function early(sight: Sight, segment: boolean): Bytes {
-  const { record, inner } = sight;
-  const packet = cut(padded(record.bytes, record.length), inner.offset, lengthOf(sight));
-  return hopsLater(segment ? superPacketOf(packet) : packet, -1);
-}
-
-/** In a bundle a packet ends before the datagram does. */
-function lengthOf({ record, inner }: Sight): number {
-  const bundled = inner.header >= 0 && tulleKind(record.bytes, inner.header) === KIND_BUNDLE;
-  return bundled ? inner.length : record.length - inner.offset;
-}
-
-/** The same datagram on the other node: of segments the one with the same id and index. */
-function matching(received: readonly Sight[], sent: Sight): Sight | undefined {
-  const nameOf = ({ record, inner }: Sight): string =>
-    inner.header < 0 ? '' : record.bytes.subarray(inner.header + 8, inner.header + 12).join();
-  return received.find(sight => nameOf(sight) === nameOf(sent)) ?? (isSegmented(sent) ? undefined : received[0]);
-}
-
-const isSegmented = (sight: Sight): boolean => headerOf(sight)?.kind === KIND_SEGMENT;
 
 const commentFact = (sight: Sight | undefined): Fact[] =>
   sight?.record.comment === undefined ? [] : [['the capture says', sight.record.comment]];
