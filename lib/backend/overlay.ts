@@ -3,6 +3,7 @@
  * Peers come in as changes (lease/reconcile.ts) and are kept, so that a data path that had to end — the device was
  * deleted, the worker crashed — is made again with all of them.
  */
+import type { CaptureSettings, CaptureSource } from '../datapath/capture-source.ts';
 import { type Datapath, startDatapath } from '../datapath/datapath.ts';
 import type { Transport } from '../datapath/loop.ts';
 import type { Peer } from '../datapath/peers.ts';
@@ -56,6 +57,8 @@ export interface Overlay {
   setLease(lease: Lease): void;
   counters(): Record<string, number>;
   drops(): Record<string, number>;
+  /** What passes, for whoever wants to see it; it goes on when the data path was made again. */
+  capture: CaptureSource;
   /** Past this time of lib/sys's `monotonicMs` nothing is forwarded: the lease can no longer be proven. */
   setDeadline(monotonicMs: number): void;
   /** Takes the device and everything on it away. */
@@ -85,6 +88,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   let stopped = false;
   let retry: NodeJS.Timeout | undefined;
   let deadline = Number.POSITIVE_INFINITY;
+  let captured: CaptureSettings | undefined;
   /** What data paths counted that are gone. */
   const past: Record<string, number> = {};
 
@@ -144,6 +148,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       });
       if (mtu !== mtuAtStart) applyMtu(device.name, datapath);
       datapath.setDeadline(deadline);
+      if (captured !== undefined) datapath.capture.set(captured);
       datapath.update([...peers.values()], []);
       let ended: Promise<void> | undefined;
       return {
@@ -259,6 +264,14 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     },
     counters: () => sinceStart(running.datapath.flows()),
     drops: () => sinceStart(running.datapath.drops()),
+    capture: {
+      set(settings) {
+        captured = settings;
+        running.datapath.capture.set(settings);
+      },
+      // What a data path that is gone has captured can still be read.
+      drain: (take, most) => running.datapath.capture.drain(take, most),
+    },
     setDeadline(monotonicMs) {
       deadline = monotonicMs;
       running.datapath.setDeadline(monotonicMs);

@@ -13,6 +13,7 @@ import {
   sendUdp,
   writeTun,
 } from '../sys/sys.ts';
+import { TapSwitch } from './capture-tap.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
@@ -36,11 +37,19 @@ export function runBatchLoop(context: LoopContext): void {
   const { control, counters, words } = slab;
   const arena = registerArena(slab.bytes);
   const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
-  const send: SendMessages = count => sendUdp(udp, arena, slab.messagesOffset, count, slab.egressIovsOffset);
-  const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
+  const send: SendMessages = count => {
+    const left = sendUdp(udp, arena, slab.messagesOffset, count, slab.egressIovsOffset);
+    slab.tap?.sent(count);
+    return left;
+  };
+  const writeRows = (rows: number, count: number, iovs: number): number => {
+    const taken = writeTun(tun, arena, rows, count, iovs);
+    slab.tap?.written(rows, count, iovs);
+    return taken;
+  };
+  const write: WritePackets = count => writeRows(slab.packetsOffset, count, slab.ingressIovsOffset);
   const { network, own, format } = input;
-  const writeReplies: WriteReplies = count =>
-    writeTun(tun, arena, slab.replyPacketsOffset, count, slab.replyIovsOffset);
+  const writeReplies: WriteReplies = count => writeRows(slab.replyPacketsOffset, count, slab.replyIovsOffset);
   const pathTo = pathLookup(slab);
   const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
@@ -52,17 +61,20 @@ export function runBatchLoop(context: LoopContext): void {
   });
 
   const news = new LoopNews(context);
+  const capture = new TapSwitch(slab, network, monotonicMs);
   context.say({ kind: 'ready' });
   let fromTun = true;
   let fromUdp = true;
   while (Atomics.load(control, CONTROL_STOP) === 0) {
     Atomics.add(control, CONTROL_EPOCH, 1);
     const fenced = monotonicMs() > slab.deadline[0];
+    capture.look();
     if (fromTun) {
       const start = slab.tunSlotsOffset + TUN_READ_OFFSET;
       const count = readTun(tun, arena, start, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, SLOTS, slab.tunLengthsOffset);
       if (count > 0) {
         counters[EGRESS_BATCHES]++;
+        slab.tap?.read(count);
         if (fenced) egress.fence(count);
         else egress.take(count);
       } else checkFault('tun', count);
@@ -72,6 +84,7 @@ export function runBatchLoop(context: LoopContext): void {
       const count = receiveUdp(udp, arena, slab.udpSlotsOffset, SLOT_BYTES, SLOT_BYTES, SLOTS, slab.recordsOffset);
       if (count > 0) {
         counters[INGRESS_BATCHES]++;
+        slab.tap?.received(count);
         if (fenced) ingress.fence(count);
         else ingress.take(count);
       } else checkFault('underlay', count);

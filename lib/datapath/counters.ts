@@ -55,9 +55,12 @@ const FLOWS = [
 
 export type FlowName = (typeof FLOWS)[number];
 
-const DROP_NAMES = Object.keys(DROP_REASONS) as DropReason[];
+export const DROP_NAMES = Object.keys(DROP_REASONS) as DropReason[];
 
 export const COUNTER_COUNT = FLOWS.length + DROP_NAMES.length;
+
+/** The drop counters come behind the flows'; `DROP_NAMES[index - FIRST_DROP]` is a drop counter's reason. */
+export const FIRST_DROP = FLOWS.length;
 
 /** The place of a counter in the slab. */
 export const flowIndex = (name: FlowName): number => FLOWS.indexOf(name);

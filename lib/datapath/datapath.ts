@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { close, openEventFd, wake } from '../sys/sys.ts';
 import { TulleError } from '../util/errors.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
+import { type CaptureSource, RingSource } from './capture-source.ts';
 import { type DropReason, type FlowName, readDrops, readFlows } from './counters.ts';
 import type { Offload, Transport, WorkerInput, WorkerMessage } from './loop.ts';
 import { type Network, type Own, type Peer, PeerTable, subnetCount6Of, subnetCountOf } from './peers.ts';
@@ -49,6 +50,8 @@ export interface Datapath {
   setDeadline(monotonicMs: number): void;
   /** Which offloads are in use: not those that the transport does without or that the kernel refused. */
   offloads(): Record<Offload, boolean>;
+  /** What passes, for whoever wants to see it. */
+  capture: CaptureSource;
   stop(): Promise<void>;
 }
 
@@ -140,6 +143,9 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     offloads: () => ({
       trains: slab.control[CONTROL_TRAINS_OFF] === 0,
       coalescing: slab.control[CONTROL_COALESCE_OFF] === 0,
+    }),
+    capture: new RingSource(slab.ring, options.network, () => {
+      if (!stopping) wake(wakeHandle);
     }),
     stop,
   };

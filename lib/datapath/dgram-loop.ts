@@ -18,6 +18,7 @@ import {
   writeTun,
 } from '../sys/sys.ts';
 import { get16 } from '../wire/bytes.ts';
+import { TapSwitch } from './capture-tap.ts';
 import { flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
@@ -57,15 +58,24 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
   await once(socket, 'listening');
 
   const sum: Sum = (offset, length, initial) => checksum(arena, offset, length, initial);
-  const write: WritePackets = count => writeTun(tun, arena, slab.packetsOffset, count, slab.ingressIovsOffset);
+  const writeRows = (rows: number, count: number, iovs: number): number => {
+    const taken = writeTun(tun, arena, rows, count, iovs);
+    slab.tap?.written(rows, count, iovs);
+    return taken;
+  };
+  const write: WritePackets = count => writeRows(slab.packetsOffset, count, slab.ingressIovsOffset);
   const { network, own, format } = input;
-  const writeReplies: WriteReplies = count =>
-    writeTun(tun, arena, slab.replyPacketsOffset, count, slab.replyIovsOffset);
-  const send: SendMessages = count => sendSingly(slab, socket, count);
+  const writeReplies: WriteReplies = count => writeRows(slab.replyPacketsOffset, count, slab.replyIovsOffset);
+  const send: SendMessages = count => {
+    const left = sendSingly(slab, socket, count);
+    slab.tap?.sent(count);
+    return left;
+  };
   const pathTo = pathLookup(slab);
   const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
   const ingress = new Ingress(slab, input.network, input.own, write, sum);
 
+  const capture = new TapSwitch(slab, network, monotonicMs);
   const isFenced = (): boolean => monotonicMs() > slab.deadline[0];
 
   await new Promise<void>((resolve, reject) => {
@@ -77,6 +87,7 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
     stops.push(
       pollReadable(tun, () => {
         Atomics.add(control, CONTROL_EPOCH, 1);
+        capture.look();
         for (let turn = 0; turn < TURN; turn++) {
           const offset = slab.tunSlotsOffset + TUN_READ_OFFSET;
           const count = readTun(tun, arena, offset, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, 1, slab.tunLengthsOffset);
@@ -87,6 +98,7 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
             return;
           }
           counters[EGRESS_BATCHES]++;
+          slab.tap?.read(1);
           if (isFenced()) egress.fence(1);
           else egress.take(1);
         }
@@ -101,6 +113,8 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
       Atomics.add(control, CONTROL_EPOCH, 1);
       counters[INGRESS_BATCHES]++;
       placeDatagram(slab, datagram, from);
+      capture.look();
+      slab.tap?.received(1);
       if (isFenced()) ingress.fence(1);
       else ingress.take(1);
     });

@@ -144,7 +144,9 @@ export class Egress {
     for (let slot = 0; slot < count; slot++) {
       const offset = this.#slab.tunSlotsOffset + slot * SLOT_BYTES + TUN_READ_OFFSET;
       const drop = this.#packet(offset, this.#slab.words[lengths + slot]);
-      if (drop >= 0) this.#slab.counters[drop]++;
+      if (drop < 0) continue;
+      this.#slab.counters[drop]++;
+      this.#slab.tap?.droppedRead(slot, drop);
     }
     this.#table.flush();
     this.#reply.flush();
@@ -153,6 +155,7 @@ export class Egress {
   /** Discards the packets of the first `count` TUN slots, because this node may not forward. */
   fence(count: number): void {
     this.#slab.counters[FENCED] += count;
+    for (let slot = 0; slot < count; slot++) this.#slab.tap?.droppedRead(slot, FENCED);
   }
 
   /** One TUN read: vnet header and packet, `length` bytes at `offset`. Returns -1, or the index of the drop counter. */

@@ -119,7 +119,10 @@ export class Ingress {
 
   /** Discards the datagrams of the first `count` records, because this node may not forward. */
   fence(count: number): void {
-    for (let slot = 0; slot < count; slot++) this.#slab.counters[FENCED] += this.#datagramsOf(slot);
+    for (let slot = 0; slot < count; slot++) {
+      this.#slab.counters[FENCED] += this.#datagramsOf(slot);
+      this.#slab.tap?.droppedRecord(slot, FENCED);
+    }
   }
 
   #record(slot: number): void {
@@ -131,18 +134,23 @@ export class Ingress {
     if (datagrams > 1) counters[TRAINS]++;
     if (words[record + 2] !== 0) {
       counters[TRUNCATED] += datagrams;
+      this.#slab.tap?.droppedRecord(slot, TRUNCATED);
       return;
     }
     const peer = findPeer(this.#slab, record + 4);
     if (peer < 0) {
       counters[UNKNOWN_SENDER] += datagrams;
+      this.#slab.tap?.droppedRecord(slot, UNKNOWN_SENDER);
       return;
     }
     const start = this.#slab.udpSlotsOffset + slot * SLOT_BYTES;
     for (let i = 0; i < datagrams; i++) {
       const offset = start + i * stride;
-      const drop = this.#datagram(peer, offset, Math.min(stride, start + length - offset));
-      if (drop >= 0) counters[drop]++;
+      const size = Math.min(stride, start + length - offset);
+      const drop = this.#datagram(peer, offset, size);
+      if (drop < 0) continue;
+      counters[drop]++;
+      this.#slab.tap?.droppedDatagram(offset, size, drop);
     }
   }
 
@@ -185,7 +193,9 @@ export class Ingress {
     counters[BUNDLED] += tulleIndex(bytes, offset) - 1;
     for (let at = offset + HEADER_BYTES; at < offset + length; at = nextInBundle(bytes, at)) {
       const drop = this.#single(record, bundlePacket(at), bundlePacketLength(bytes, at), partial);
-      if (drop >= 0) counters[drop]++;
+      if (drop < 0) continue;
+      counters[drop]++;
+      this.#slab.tap?.droppedInner(bundlePacket(at), bundlePacketLength(bytes, at), drop);
     }
     return -1;
   }

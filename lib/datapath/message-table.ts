@@ -225,19 +225,25 @@ export class MessageTable {
       } else if (status === EMSGSIZE) {
         this.#narrow(message, at, datagrams);
       } else {
-        counters[dropOf(status)] += datagrams;
+        this.#drop(at, datagrams, dropOf(status));
         if (WHOLE_UNDERLAY.has(status)) control[CONTROL_UNDERLAY_ERROR] = status;
       }
     }
   }
 
+  /** Counts the datagrams of the message whose row begins at this word: they were refused. */
+  #drop(at: number, datagrams: number, reason: number): void {
+    this.#slab.counters[reason] += datagrams;
+    this.#slab.tap?.droppedMessage(at, reason);
+  }
+
   /** Message `row` is too long for its path: what may still fit leaves by itself, of the rest the senders are told. */
   #narrow(row: number, at: number, datagrams: number): void {
-    const { words, bytes, counters } = this.#slab;
+    const { words, bytes } = this.#slab;
     if (this.#sizeOf[row] === 0 && datagrams > 1) {
       this.#sendSingly(at, datagrams);
     } else if (this.#sizeOf[row] !== 0 || words[at + 1] === 1) {
-      counters[TOO_BIG] += datagrams;
+      this.#drop(at, datagrams, TOO_BIG);
       this.#tellOf(words[at + 3], words[at], row);
     } else {
       // A bundle: its packets go as datagrams of their own. Each lies in its slot with room for a header before it.
@@ -295,7 +301,7 @@ export class MessageTable {
         anyLeft = true;
       } else {
         const status = words[table + 4];
-        counters[dropOf(status)]++;
+        this.#drop(table, 1, dropOf(status));
         if (status === EMSGSIZE) this.#tellOf(words[table + 3], first, row);
         if (WHOLE_UNDERLAY.has(status)) control[CONTROL_UNDERLAY_ERROR] = status;
       }

@@ -142,6 +142,7 @@ export class PacketTable {
         else this.#writePackets(at, segments, this.#kinds[packet] === RUN_OF_PARTIAL_PACKETS);
       } else {
         counters[WRITE_FAILED] += segments;
+        this.#slab.tap?.droppedWrite(at, WRITE_FAILED);
       }
     }
   }
@@ -219,6 +220,8 @@ export class PacketTable {
     words[table] = firstIov;
     words[table + 1] = iovs;
     words[table + 2] = 0;
-    counters[this.#write(1) === 1 ? PACKETS : WRITE_FAILED]++;
+    const isWritten = this.#write(1) === 1;
+    counters[isWritten ? PACKETS : WRITE_FAILED]++;
+    if (!isWritten) this.#slab.tap?.droppedWrite(table, WRITE_FAILED);
   }
 }

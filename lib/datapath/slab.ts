@@ -11,8 +11,11 @@
  *   hashes     two open-addressing tables, endpoint → peer number + 1; one is valid, the other is being rebuilt
  *   peers      64 bytes a peer, see PEER_…
  *   arena      what the worker alone uses: slots and tables
+ *   ring       what is captured, on its way to the main thread (capture-ring.ts); not touched while nobody captures
  */
+import { RING_BYTES, RING_WORDS, type Ring } from './capture-ring.ts';
 import { COUNTER_COUNT } from './counters.ts';
+import type { Tap } from './tap.ts';
 
 /** Bytes of a slot: 2 of padding, the vnet header (10), the largest IP packet (65,535), and room for a whole UDP_GRO buffer. */
 export const SLOT_BYTES = 66_048;
@@ -117,6 +120,9 @@ export interface Slab {
   repliesOffset: number;
   replyPacketsOffset: number;
   replyIovsOffset: number;
+  ring: Ring;
+  /** This thread's listener, while somebody captures. */
+  tap: Tap | undefined;
 }
 
 /** How a slab is cut for a number of subnets of each kind; the same on both threads, because it depends on nothing else. */
@@ -155,6 +161,9 @@ function cut(subnetCount: number, subnetCount6: number) {
     replyIovs: take(SLOTS * IOV_WORDS * 4),
     tunSlots: take(SLOTS * SLOT_BYTES, 4096),
     udpSlots: take(SLOTS * SLOT_BYTES, 4096),
+    ringControl: take(RING_WORDS * 4),
+    ringWanted: take(subnetCount),
+    ring: take(RING_BYTES, 4096),
   };
   return { ...plan, totalBytes: end };
 }
@@ -165,10 +174,12 @@ export function openSlab(subnetCount: number, subnetCount6 = 0, shared?: SharedA
   const buffer = shared ?? new SharedArrayBuffer(plan.totalBytes);
   if (buffer.byteLength !== plan.totalBytes)
     throw new RangeError(`slab of ${buffer.byteLength} bytes, not ${plan.totalBytes}`);
+  const bytes = new Uint8Array(buffer);
+  const words = new Int32Array(buffer, 0, Math.floor(plan.totalBytes / 4));
   const slab: Slab = {
     buffer,
-    bytes: new Uint8Array(buffer),
-    words: new Int32Array(buffer, 0, Math.floor(plan.totalBytes / 4)),
+    bytes,
+    words,
     control: new Int32Array(buffer, plan.control, CONTROL_WORDS),
     counters: new Float64Array(buffer, plan.counters, COUNTER_COUNT),
     deadline: new Float64Array(buffer, plan.deadline, 1),
@@ -192,6 +203,16 @@ export function openSlab(subnetCount: number, subnetCount6 = 0, shared?: SharedA
     repliesOffset: plan.replies,
     replyPacketsOffset: plan.replyPackets,
     replyIovsOffset: plan.replyIovs,
+    ring: {
+      bytes,
+      words,
+      times: new Float64Array(buffer, 0, Math.floor(plan.totalBytes / 8)),
+      control: new Int32Array(buffer, plan.ringControl, RING_WORDS),
+      wanted: new Uint8Array(buffer, plan.ringWanted, subnetCount),
+      offset: plan.ring,
+      size: RING_BYTES,
+    },
+    tap: undefined,
   };
   if (shared === undefined) {
     slab.routes.fill(NO_LEASE);

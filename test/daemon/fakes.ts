@@ -200,6 +200,7 @@ export function fakeParts() {
         device: options.deviceName.replace('%d', '0'),
         mtu: 1460,
         port: options.backend.port,
+        capture: { set: () => {}, drain: () => 0 },
         apply: changes => {
           for (const { kind, lease } of changes) {
             calls.push(`overlay.${kind} ${subnetKey(lease)}`);

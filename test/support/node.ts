@@ -113,6 +113,7 @@ export class TestNode {
         this.slab.bytes.set(bytes, this.slab.tunSlotsOffset + slot * SLOT_BYTES + TUN_READ_OFFSET);
         this.slab.words[(this.slab.tunLengthsOffset >> 2) + slot] = bytes.length;
       });
+      this.slab.tap?.read(batch.length);
       this.#egress.take(batch.length);
     }
   }
@@ -122,6 +123,7 @@ export class TestNode {
     for (let first = 0; first < trains.length; first += SLOTS) {
       const batch = trains.slice(first, first + SLOTS);
       this.place(batch);
+      this.slab.tap?.received(batch.length);
       this.#ingress.take(batch.length);
     }
   }
@@ -187,6 +189,7 @@ export class TestNode {
       this.sent.push(train);
       left++;
     }
+    this.slab.tap?.sent(count);
     return left;
   }
 
@@ -196,6 +199,7 @@ export class TestNode {
       const at = (this.slab.replyPacketsOffset >> 2) + packet * PACKET_WORDS;
       this.replies.push(this.#gather(this.slab.replyIovsOffset, words[at], words[at + 1]));
     }
+    this.slab.tap?.written(this.slab.replyPacketsOffset, count, this.slab.replyIovsOffset);
     return count;
   }
 
@@ -210,6 +214,7 @@ export class TestNode {
       this.written.push(bytes);
       taken++;
     }
+    this.slab.tap?.written(this.slab.packetsOffset, count, this.slab.ingressIovsOffset);
     return taken;
   }
 }
