@@ -24,6 +24,7 @@ import type { SendMessages } from './message-table.ts';
 import type { WritePackets } from './packet-table.ts';
 import { CONTROL_EPOCH, CONTROL_STOP, POLL_WORDS, SLOT_BYTES, SLOTS, TUN_READ_OFFSET } from './slab.ts';
 import { pathLookup } from './underlay-path.ts';
+import { warmUp } from './warm-up.ts';
 
 const POLLIN = 1;
 /** Longer than the addon sleeps at most: the loop has nothing to do by the clock. */
@@ -63,6 +64,9 @@ export function runBatchLoop(context: LoopContext): void {
   const news = new LoopNews(context);
   const capture = new TapSwitch(slab, network, monotonicMs);
   context.say({ kind: 'ready' });
+  let warming: ReturnType<typeof warmUp> | undefined = warmUp(format);
+  // A packet alone is on its way before the TUN is asked for a second one; where there are more, they come in batches.
+  let wanted = SLOTS;
   let fromTun = true;
   let fromUdp = true;
   while (Atomics.load(control, CONTROL_STOP) === 0) {
@@ -71,14 +75,15 @@ export function runBatchLoop(context: LoopContext): void {
     capture.look();
     if (fromTun) {
       const start = slab.tunSlotsOffset + TUN_READ_OFFSET;
-      const count = readTun(tun, arena, start, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, SLOTS, slab.tunLengthsOffset);
+      const count = readTun(tun, arena, start, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, wanted, slab.tunLengthsOffset);
       if (count > 0) {
         counters[EGRESS_BATCHES]++;
         slab.tap?.read(count);
         if (fenced) egress.fence(count);
         else egress.take(count);
       } else checkFault('tun', count);
-      fromTun = count === SLOTS;
+      fromTun = count === wanted;
+      wanted = count > 1 || (count === 1 && wanted === 1) ? SLOTS : 1;
     }
     if (fromUdp) {
       const count = receiveUdp(udp, arena, slab.udpSlotsOffset, SLOT_BYTES, SLOT_BYTES, SLOTS, slab.recordsOffset);
@@ -92,7 +97,10 @@ export function runBatchLoop(context: LoopContext): void {
     }
     if (fromTun || fromUdp) continue;
     news.look();
-    if (poll(arena, slab.pollOffset, 3, FOREVER_MS) <= 0) continue;
+    if (poll(arena, slab.pollOffset, 3, warming === undefined ? FOREVER_MS : 0) <= 0) {
+      if (warming?.next().done) warming = undefined;
+      continue;
+    }
     // Errors and hang-ups are looked at by the call that meets them.
     fromTun = words[table + 2] !== 0;
     fromUdp = words[table + POLL_WORDS + 2] !== 0;

@@ -137,6 +137,7 @@ static const struct {
 static void environment_ends(void *data) {
   State *state = data;
   handle_close_owned(state);
+  forget_watched(state);
   waker_remove(&state->waker);
 }
 
@@ -149,6 +150,7 @@ NAPI_MODULE_INIT() {
   State *state = calloc(1, sizeof *state);
   if (state == NULL) return NULL;
   state->env = env;
+  state->watching = -1;
   if (waker_add(&state->waker) < 0) {
     free(state);
     napi_throw_error(env, "EMFILE", "tulle's addon could not make an eventfd: too many open files");

@@ -2,7 +2,11 @@
 //
 // Nothing here sleeps longer than a slice: a worker can be terminated, and a process can exit, only between two calls.
 // A sleeper holds its handles and listens on its environment's waker, so that close() wakes it at once.
+//
+// A loop polls the same few handles each time, and poll(2) registers with every one of them, twice, for each sleep. So a
+// small poll is remembered as an epoll instance, where they stay registered; only another set of handles makes it anew.
 #include "sys.h"
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 static int slice(int timeout_ms) { return timeout_ms < 0 || timeout_ms > POLL_SLICE_MS ? POLL_SLICE_MS : timeout_ms; }
@@ -55,6 +59,48 @@ EXPORT(sys_drain) {
   return result(env, error < 0 ? error : count > INT32_MAX ? INT32_MAX : (int32_t)count);
 }
 
+void forget_watched(State *state) {
+  if (state->watching >= 0) close(state->watching);
+  state->watching = -1;
+  state->watched_count = 0;
+}
+
+static bool watches(const State *state, int32_t count, const int32_t (*entries)[2]) {
+  return state->watching >= 0 && state->watched_count == count &&
+         memcmp(state->watched, entries, (size_t)count * sizeof entries[0]) == 0;
+}
+
+static bool watch_one(const State *state, int fd, uint32_t events, uint32_t row) {
+  struct epoll_event event = {.events = events, .data.u32 = row};
+  return epoll_ctl(state->watching, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+// False where epoll cannot: a regular file, the same descriptor twice, no descriptor left.
+static bool watch_all(State *state, int32_t count, const int32_t (*entries)[2]) {
+  forget_watched(state);
+  state->watching = epoll_create1(EPOLL_CLOEXEC);
+  bool all = state->watching >= 0 && watch_one(state, state->waker.fd, EPOLLIN, (uint32_t)count);
+  for (int32_t i = 0; all && i < count; i++)
+    all = watch_one(state, state->polls[i].fd, (uint32_t)state->polls[i].events, (uint32_t)i);
+  if (!all) {
+    forget_watched(state);
+    return false;
+  }
+  state->watched_count = count;
+  memcpy(state->watched, entries, (size_t)count * sizeof entries[0]);
+  return true;
+}
+
+// poll(2) over state->polls and the waker behind them, by epoll where that is possible. The bits are the same.
+static int poll_entries(State *state, int32_t count, const int32_t (*entries)[2], int timeout_ms) {
+  if (count > WATCHED || (!watches(state, count, entries) && !watch_all(state, count, entries)))
+    return poll(state->polls, (nfds_t)count + 1, timeout_ms);
+  struct epoll_event events[WATCHED + 1];
+  int status = epoll_wait(state->watching, events, count + 1, timeout_ms);
+  for (int i = 0; i < status; i++) state->polls[events[i].data.u32].revents = (short)events[i].events;
+  return status;
+}
+
 // poll(arena, pollOffset, count, timeoutMs): entries with a revents
 EXPORT(sys_poll) {
   State *state;
@@ -67,15 +113,18 @@ EXPORT(sys_poll) {
   if (!arena_holds(arena, table, count, 12, 12)) return result(env, -EFAULT);
 
   bool gone = false;
+  int32_t entries[WATCHED][2];
   for (int32_t i = 0; i < count; i++) {
     const uint8_t *entry = arena->base + table + (int64_t)i * 12;
     Handle **handle = &state->polled[i];
-    if (handle_acquire(load_word(entry), KIND_ANY, handle) != 0) gone = true;
+    int32_t id = load_word(entry);
+    if (handle_acquire(id, KIND_ANY, handle) != 0) gone = true;
     short events = (short)(load_word(entry + 4) & (POLLIN | POLLPRI | POLLOUT));
     state->polls[i] = (struct pollfd){.fd = *handle == NULL ? -1 : (*handle)->fd, .events = events};
+    if (i < WATCHED) entries[i][0] = id, entries[i][1] = events;
   }
   state->polls[count] = (struct pollfd){.fd = state->waker.fd, .events = POLLIN};
-  int status = poll(state->polls, (nfds_t)count + 1, gone ? 0 : slice(in[3]));
+  int status = gone ? poll(state->polls, (nfds_t)count + 1, 0) : poll_entries(state, count, entries, slice(in[3]));
   int error = status < 0 && errno != EINTR ? -errno : 0;
   if (status > 0 && state->polls[count].revents != 0) waker_drain(&state->waker);
 

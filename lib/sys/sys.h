@@ -31,6 +31,7 @@
 #define POLL_ENTRIES 256     // handles of one poll
 #define ARENAS 16            // arenas of one environment
 #define POLL_SLICE_MS 500    // no call blocks longer, so worker.terminate() and process exit are prompt
+#define WATCHED 8            // handles of a poll that is remembered from one call to the next
 #define ADDRESS_BYTES 32     // a sockaddr_in or sockaddr_in6 in an arena, padded
 
 // ---- handles.c: the process-wide table of descriptors
@@ -96,6 +97,10 @@ typedef struct {
   _Alignas(8) uint8_t controls[BATCH_MESSAGES][64];
   struct pollfd polls[POLL_ENTRIES + 1];
   Handle *polled[POLL_ENTRIES];
+  // The handles and events of the last small poll, and an epoll instance that watches them (readiness.c).
+  int watching; // its descriptor; -1: none
+  int32_t watched_count;
+  int32_t watched[WATCHED][2];
 } State;
 
 Arena *arena_of(State *state, int32_t id); // NULL: no such arena, or detached
@@ -135,6 +140,7 @@ int start_thread(pthread_t *thread, void *(*run)(void *), void *argument);
 
 // ---- readiness.c, udp.c
 
+void forget_watched(State *state);
 int wait_for(State *state, Handle *handle, short events, int timeout_ms); // 1 ready, 0 timeout, -EBADF closed
 int parse_address(const char *text, int port, struct sockaddr_storage *address, socklen_t *bytes); // 0 or -EINVAL
 
