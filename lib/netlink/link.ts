@@ -36,6 +36,7 @@ const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;
+const IFLA_GSO_MAX_SEGS = 40;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
@@ -115,6 +116,8 @@ export interface LinkChanges {
   newName?: string;
   /** packets */
   txQueueLength?: number;
+  /** segments of a super-packet that the link takes: 1 makes the kernel cut all of them before the link */
+  gsoMaxSegments?: number;
 }
 
 /** What the kernel takes as a name (net/core/dev.c, dev_valid_name); IFNAMSIZ is 16 with the zero. */
@@ -195,7 +198,7 @@ export function createVethMessage(
  */
 export function setLinkMessage(
   link: number | string,
-  { up, promiscuous, mtu, mac, newName, txQueueLength, alias, port }: LinkChanges,
+  { up, promiscuous, mtu, mac, newName, txQueueLength, gsoMaxSegments, alias, port }: LinkChanges,
   namespaceFd: number | undefined,
   master: number | undefined,
 ): MessageBuilder {
@@ -204,6 +207,7 @@ export function setLinkMessage(
   if (newName !== undefined) builder.text(IFLA_IFNAME, checkLinkName(newName));
   addProperties(builder, { ...(mtu !== undefined && { mtu }), ...(mac !== undefined && { mac }) });
   if (txQueueLength !== undefined) builder.u32(IFLA_TXQLEN, txQueueLength);
+  if (gsoMaxSegments !== undefined) builder.u32(IFLA_GSO_MAX_SEGS, gsoMaxSegments);
   if (master !== undefined) builder.u32(IFLA_MASTER, master);
   if (namespaceFd !== undefined) builder.u32(IFLA_NET_NS_FD, namespaceFd);
   if (alias !== undefined) builder.text(IFLA_IFALIAS, alias);

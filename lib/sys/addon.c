@@ -126,6 +126,8 @@ static const struct {
     {"openRaw", sys_open_raw},
     {"rawSend", sys_raw_send},
     {"rawReceive", sys_raw_receive},
+    {"openPacket", sys_open_packet},
+    {"packetDrops", sys_packet_drops},
     {"createNamespace", sys_create_namespace},
     {"removeNamespace", sys_remove_namespace},
     {"withNamespace", sys_with_namespace},

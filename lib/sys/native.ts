@@ -52,6 +52,8 @@ export interface Native {
   openRaw(family: 4 | 6, protocol: number, namespace: string): number;
   rawSend(handle: number, packet: Uint8Array, address: string): number;
   rawReceive(handle: number, into: Uint8Array, sender: Uint8Array, timeoutMs: number): number;
+  openPacket(link: string, namespace: string, receiveBuffer: number): number;
+  packetDrops(handle: number): number;
   createNamespace(path: string): number;
   removeNamespace(path: string): number;
   withNamespace<T>(path: string, action: () => T, failed: (errno: number) => never): T;

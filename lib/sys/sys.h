@@ -43,7 +43,8 @@ enum {
   KIND_NETLINK = 8,
   KIND_RAW = 16,
   KIND_FILE = 32,
-  KIND_ANY = 63,
+  KIND_PACKET = 64,
+  KIND_ANY = 127,
 };
 
 typedef struct {
@@ -177,6 +178,8 @@ EXPORT(sys_netlink_receive);
 EXPORT(sys_open_raw);
 EXPORT(sys_raw_send);
 EXPORT(sys_raw_receive);
+EXPORT(sys_open_packet);
+EXPORT(sys_packet_drops);
 EXPORT(sys_create_namespace);
 EXPORT(sys_remove_namespace);
 EXPORT(sys_with_namespace);

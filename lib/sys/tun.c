@@ -1,4 +1,5 @@
-// TUN devices: open, offloads, and one packet a slot, many slots a call.
+// TUN and TAP devices: open, offloads, and one packet a slot, many slots a call. Packet sockets (packet.c) are read and
+// written here, too.
 #include "sys.h"
 #include <fcntl.h>
 #include <linux/if.h>
@@ -7,7 +8,7 @@
 
 #define WRITE_TRIES 3
 
-enum { TUN_VNET_HEADER = 1, TUN_MULTI_QUEUE = 2 };
+enum { TUN_VNET_HEADER = 1, TUN_MULTI_QUEUE = 2, TUN_FRAMES = 4 };
 
 // openTun(name, flags): handle. In the namespace of the calling thread.
 EXPORT(sys_open_tun) {
@@ -22,7 +23,7 @@ EXPORT(sys_open_tun) {
 
   struct ifreq request = {0};
   memcpy(request.ifr_name, name, sizeof name);
-  request.ifr_flags = IFF_TUN | IFF_NO_PI;
+  request.ifr_flags = (flags & TUN_FRAMES ? IFF_TAP : IFF_TUN) | IFF_NO_PI;
   if (flags & TUN_VNET_HEADER) request.ifr_flags |= IFF_VNET_HDR;
   if (flags & TUN_MULTI_QUEUE) request.ifr_flags |= IFF_MULTI_QUEUE;
   const char *step = "ioctl TUNSETIFF";
@@ -85,7 +86,7 @@ EXPORT(sys_read_tun) {
   if (!arena_holds(arena, slots, max, stride, bytes) || !arena_holds(arena, lengths, max, 4, 4))
     return result(env, -EFAULT);
   Handle *handle;
-  int error = handle_acquire(in[0], KIND_TUN, &handle);
+  int error = handle_acquire(in[0], KIND_TUN | KIND_PACKET, &handle);
   if (error < 0) return result(env, error);
 
   int32_t count = 0;
@@ -124,7 +125,7 @@ EXPORT(sys_write_tun) {
   if (arena == NULL || count < 0 || iovs < 0 || ((packets | iovs) & 3) != 0) return result(env, -EINVAL);
   if (!arena_holds(arena, packets, count, 12, 12)) return result(env, -EFAULT);
   Handle *handle;
-  int error = handle_acquire(in[0], KIND_TUN, &handle);
+  int error = handle_acquire(in[0], KIND_TUN | KIND_PACKET, &handle);
   if (error < 0) return result(env, error);
 
   int32_t written = 0;

@@ -42,16 +42,22 @@ function explain(errno: number, name: string): SysError {
 /**
  * Makes (or attaches to) the TUN device `name`, which may hold one %d for the first free number, in the network namespace
  * of the calling thread: IFF_TUN | IFF_NO_PI, non-blocking. With `vnetHeader` each packet starts with the 10-byte
- * virtio_net_hdr; without, `offloads` are none. They are TUN_F_ bits; what the kernel does not know is left out, and the accepted ones come back.
+ * virtio_net_hdr; without, `offloads` are none. With `frames` it is a TAP device: whole Ethernet frames (IFF_TAP). They are TUN_F_ bits; what the kernel does not know is left out, and the accepted ones come back.
  * The device goes away with its last handle. Throws SysError: EPERM, EACCES, ENOENT, EBUSY, EINVAL…
  */
-export function openTun(options: { name: string; vnetHeader: boolean; offloads: number; multiQueue?: boolean }): {
+export function openTun(options: {
+  name: string;
+  vnetHeader: boolean;
+  offloads: number;
+  multiQueue?: boolean;
+  frames?: boolean;
+}): {
   handle: number;
   name: string;
   offloads: number;
 } {
-  const { name, vnetHeader, offloads, multiQueue = false } = options;
-  const handle = native.openTun(name, (vnetHeader ? 1 : 0) | (multiQueue ? 2 : 0));
+  const { name, vnetHeader, offloads, multiQueue = false, frames = false } = options;
+  const handle = native.openTun(name, (vnetHeader ? 1 : 0) | (multiQueue ? 2 : 0) | (frames ? 4 : 0));
   if (handle < 0) throw explain(-handle, name);
   try {
     const into = new Uint8Array(16);
