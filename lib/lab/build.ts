@@ -11,12 +11,15 @@ import { type LabPlan, type NodePlan, POD_BRIDGE, type PodPlan, podAddress, SWIT
 import { type LabRecord, type LabState, namespaceFile, saveState } from './state.ts';
 
 export const SWITCH = 'switch';
+/** Locally administered; the rest is 10.88.0.254. */
+const SWITCH_MAC = '02:00:0a:58:00:fe';
 
 /** The switch and the nodes, joined. */
 export function buildUnderlay(state: LabState, plan: LabPlan): void {
   const hub = newNamespace(state, SWITCH, 'switch');
   withRtnetlink(hub, netlink => {
-    netlink.createBridge({ name: SWITCH_BRIDGE, mtu: UNDERLAY.mtu, up: true });
+    // With an address of its own: a bridge would take the least of its ports', and change it when a fault swaps one.
+    netlink.createBridge({ name: SWITCH_BRIDGE, mtu: UNDERLAY.mtu, mac: SWITCH_MAC, up: true });
     netlink.addAddress(SWITCH_BRIDGE, `${UNDERLAY.switchAddress}/${UNDERLAY.prefixLength}`);
   });
   for (const node of plan.nodePlans) buildNode(state, hub, node);

@@ -1,6 +1,16 @@
 /** The programs of a lab: the registry's server when there is one, and a tulled on each node. */
 import type { ChildProcess } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, TulleError } from '../util/errors.ts';
@@ -29,6 +39,8 @@ export const nodeDirectory = (state: LabState, node: string): string => join(sta
 /** Where a node's daemon is asked: `tulle status --socket …`. */
 export const controlSocket = (state: LabState, node: string): string => join(nodeDirectory(state, node), 'tulled.sock');
 export const leaseDirectory = (state: LabState): string => join(state.directory, 'leases');
+/** Where a node finds the file registry: a link of its own to the leases, so that one node can lose it (fault-direct.ts). */
+export const registryPath = (state: LabState, node: string): string => join(nodeDirectory(state, node), 'registry');
 export const etcdEndpoint = (): string => `http://${UNDERLAY.switchAddress}:${ETCD.clientPort}`;
 
 /** The file registry with its net-conf. */
@@ -71,7 +83,7 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
   const logFile = join(directory, 'tulled.log');
   const registry =
     plan.registry === 'file'
-      ? ['--registry', `file:${leaseDirectory(state)}`]
+      ? ['--registry', `file:${registryLink(state, node)}`]
       : [`-etcd-endpoints=${etcdEndpoint()}`, `-etcd-prefix=${ETCD.prefix}`];
   const args = [
     program('cmd/tulled.js'),
@@ -86,6 +98,12 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
   ];
   const process_ = startProgram(state, node.name, `tulled on ${node.name}`, logFile, process.execPath, args);
   return { node, process: process_, logFile, subnetFile, cniSocket };
+}
+
+function registryLink(state: LabState, node: NodePlan): string {
+  const path = registryPath(state, node.name);
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) symlinkSync(leaseDirectory(state), path);
+  return path;
 }
 
 /** Waits until the daemon has written its subnet file and serves CNI, or has ended, or too long. */

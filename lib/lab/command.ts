@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { TulleError } from '../util/errors.ts';
 import { down } from './down.ts';
 import { execIn } from './exec.ts';
+import { labFault } from './fault-command.ts';
 import { DOWN_HELP, EXEC_HELP, LAB_HELP, STATUS_HELP, UP_HELP } from './help.ts';
 import { type OptionTable, type ParsedOptions, parseOptions, usageError } from './options.ts';
 import {
@@ -17,6 +18,7 @@ import {
 } from './plan.ts';
 import { failureOf } from './result.ts';
 import { hasPrivileges, isInside, runBeside, runInside } from './rootless.ts';
+import { runningLab } from './running.ts';
 import * as store from './state.ts';
 import { up } from './up.ts';
 
@@ -44,6 +46,8 @@ export async function lab(args: readonly string[]): Promise<number> {
       return labDown(rest);
     case 'exec':
       return labExec(rest);
+    case 'fault':
+      return labFault(rest);
     case 'status':
       return labStatus(rest);
     case undefined:
@@ -121,13 +125,6 @@ async function labStatus(args: readonly string[]): Promise<number> {
   const state = runningLab(store.stateRoot(), nameOf(options));
   if (!state.record.ready) throw new TulleError('starting', `the lab "${state.record.name}" is still coming up`);
   return print(readFileSync(join(state.directory, options.flags.has('json') ? 'result.json' : 'picture.txt'), 'utf8'));
-}
-
-function runningLab(root: string, name: string): store.LabState {
-  const state = store.loadState(root, name);
-  if (state !== undefined && store.ownerAlive(state)) return state;
-  const what = state === undefined ? 'is not running' : 'was killed; "tulle lab down" removes what is left of it';
-  throw new TulleError('not-running', `the lab "${name}" ${what}; "tulle lab up" starts one`);
 }
 
 const wantsHelp = (options: ParsedOptions): boolean => options.flags.has('help') || options.flags.has('h');

@@ -7,6 +7,7 @@ usage:
   tulle lab up [options]              bring a lab up, measure it, draw it; Ctrl-C takes it down
   tulle lab down [--name NAME]        take it down from another terminal, or clean up after a killed one
   tulle lab exec NODE|POD -- COMMAND  run a command inside a node or a pod; its exit code is passed on
+  tulle lab fault add|list|remove     break the underlay on purpose: delay, loss, a small MTU, NAT, …
   tulle lab status [--name NAME]      show the picture of the running lab again
 
 Every node is a network namespace with a TUN device, a tulled daemon and a subnet lease; the nodes hang on one switch,

@@ -13,7 +13,7 @@ const ECHO_REQUEST = 8;
 const ECHO_REPLY = 0;
 const HEADER_BYTES = 8;
 /** As ping(8): 56 bytes of payload, 84 bytes of IP packet. */
-const ECHO_BYTES = HEADER_BYTES + 56;
+const PACKET_BYTES = IP4_HEADER_BYTES + HEADER_BYTES + 56;
 /** We never block the event loop longer than this, so that a signal is heard. */
 const SLICE_MS = 100;
 
@@ -22,6 +22,8 @@ export interface PingOptions {
   readonly intervalMs: number;
   /** How long the last echo may take. */
   readonly timeoutMs: number;
+  /** Of the whole IP packet, 28 and more; 84 as ping(8) unless told. */
+  readonly bytes?: number;
 }
 
 export interface PingResult {
@@ -29,6 +31,10 @@ export interface PingResult {
   readonly received: number;
   /** In the order in which the echoes were sent; lost ones are missing. */
   readonly rttsMs: readonly number[];
+  /** Replies to an echo that had one already. */
+  readonly duplicates: number;
+  /** The echoes' numbers in the order in which their first replies came. */
+  readonly order: readonly number[];
 }
 
 /** Writes an echo request into `bytes` (all of it). */
@@ -63,14 +69,15 @@ export async function ping(namespaceFile: string, address: string, options: Ping
 
 async function exchange(handle: number, address: string, options: PingOptions): Promise<PingResult> {
   const identifier = process.pid & 0xffff;
-  const request = new Uint8Array(ECHO_BYTES);
-  const packet = new Uint8Array(2048);
+  const request = new Uint8Array((options.bytes ?? PACKET_BYTES) - IP4_HEADER_BYTES);
+  const packet = new Uint8Array(Math.max(2048, options.bytes ?? 0));
   const sentAt: number[] = [];
   const rtts: (number | undefined)[] = [];
-  let received = 0;
+  const order: number[] = [];
+  let duplicates = 0;
   let due = performance.now();
 
-  while (received < options.count) {
+  while (order.length < options.count) {
     const now = performance.now();
     if (sentAt.length < options.count && now >= due) {
       emitEcho(request, identifier, sentAt.length);
@@ -86,13 +93,17 @@ async function exchange(handle: number, address: string, options: PingOptions): 
     const reply = sys.rawReceive(handle, packet, Math.ceil(Math.min(wait, SLICE_MS)));
     const at = performance.now();
     const sequence = reply?.address === address ? replySequence(packet, reply.bytes, identifier) : -1;
-    if (sequence >= 0 && sequence < sentAt.length && rtts[sequence] === undefined) {
-      rtts[sequence] = at - sentAt[sequence];
-      received++;
+    if (sequence >= 0 && sequence < sentAt.length) {
+      if (rtts[sequence] !== undefined) duplicates++;
+      else {
+        rtts[sequence] = at - sentAt[sequence];
+        order.push(sequence);
+      }
     }
     await nextTurn();
   }
-  return { sent: sentAt.length, received, rttsMs: rtts.filter(rtt => rtt !== undefined) };
+  const rttsMs = rtts.filter(rtt => rtt !== undefined);
+  return { sent: sentAt.length, received: order.length, rttsMs, duplicates, order };
 }
 
 /** No route yet, or the path refuses: an echo that is lost, no more. */

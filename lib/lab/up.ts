@@ -10,6 +10,7 @@ import { TulleError } from '../util/errors.ts';
 import { buildUnderlay } from './build.ts';
 import { type Daemon, howEnded, lastLines, startDaemon, stopDaemons, waitReady } from './cluster.ts';
 import { readNode, readPodNetwork } from './facts.ts';
+import { guardFaults } from './fault-guard.ts';
 import { hintsFor } from './hints.ts';
 import { ensureEtcd, readLeases, startRegistry } from './leases.ts';
 import { type End, measurePairs, measureTcp, waitForPaths } from './measure.ts';
@@ -182,6 +183,7 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   writeFileSync(join(state.directory, 'result.json'), `${JSON.stringify(resultOf(facts))}\n`);
   store.saveState(state);
   for (const daemon of daemons) reportEnd(daemon, progress, signal);
+  guardFaults(state, signal, text => progress.note(text));
   return facts;
 }
 
