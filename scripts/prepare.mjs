@@ -22,7 +22,7 @@ function newest(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) time = Math.max(time, newest(path));
-    else if (/\.(ts|c|h|json|html|css)$/.test(entry.name)) time = Math.max(time, statSync(path).mtimeMs);
+    else if (/\.(tsx?|c|h|json|html|css)$/.test(entry.name)) time = Math.max(time, statSync(path).mtimeMs);
   }
   return time;
 }
@@ -64,6 +64,17 @@ export function ensureCniPlugin(root) {
   must(process.execPath, [join(root, 'scripts/build-cni.mjs')], root, 'see the message above');
 }
 
+/** The live page, when it is missing or older than what it is made of. */
+export function ensurePage(root) {
+  const sources = [
+    ...['lib/observe/page', 'lib/observe/microscope', 'lib/wire', 'lib/util'].map(folder => newest(join(root, folder))),
+    ...['lib/lease/history.ts', 'lib/lease/lease.ts', 'lib/datapath/counters.ts'].map(file => timeOf(join(root, file))),
+    timeOf(join(root, 'scripts/build-page.mjs')),
+  ];
+  if (timeOf(join(root, 'dist/page/tulle.html')) >= Math.max(...sources)) return;
+  must(process.execPath, [join(root, 'scripts/build-page.mjs')], root, 'see the errors above');
+}
+
 /** Removes what an earlier build made of sources that are gone: a test that was deleted must not run. */
 function prune(root, folder = '') {
   for (const entry of readdirSync(join(root, 'dist', folder), { withFileTypes: true })) {
@@ -96,7 +107,9 @@ export function ensureBuilt(root) {
     ...['cmd', 'lib', 'etcd', 'test', 'bench'].map(folder => newest(join(root, folder))),
     timeOf(join(root, 'tsconfig.json')),
   );
-  if (timeOf(join(root, 'dist/.tsbuildinfo')) >= sources) return;
-  say('tulle: compiling TypeScript');
-  buildTypeScript(root);
+  if (timeOf(join(root, 'dist/.tsbuildinfo')) < sources) {
+    say('tulle: compiling TypeScript');
+    buildTypeScript(root);
+  }
+  ensurePage(root);
 }

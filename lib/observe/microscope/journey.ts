@@ -116,10 +116,19 @@ function add(journey: Journey, sight: Sight): void {
   }
 }
 
+/** The longest IP packet; one for all titles, because a capture has thousands. */
+const SCRATCH = new Uint8Array(65_600);
+
 function titleOf({ bytes, length }: PacketRecord, { offset, header }: Inner): string {
   // Of a segment or a snapped capture the whole packet is not there: describe it as long as it says that it is.
+  // A segment says that it is as long as its super-packet, a cut capture that it is whole: there is room for that.
   const isSegment = header >= 0 && (bytes[header] & 15) === 1;
-  const whole = new Uint8Array(Math.max(isSegment ? 65_600 : 0, length - offset, bytes.length - offset));
-  whole.set(bytes.subarray(offset));
-  return describePacket(whole, 0, whole.length).replace(/^IP6? /, '');
+  const total = Math.min(
+    SCRATCH.length,
+    Math.max(isSegment ? SCRATCH.length : 0, length - offset, bytes.length - offset),
+  );
+  const known = bytes.subarray(offset, offset + SCRATCH.length);
+  SCRATCH.set(known);
+  SCRATCH.fill(0, known.length, total);
+  return describePacket(SCRATCH, 0, total).replace(/^IP6? /, '');
 }

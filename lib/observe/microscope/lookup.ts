@@ -18,7 +18,7 @@ export function lookupFacts(destination: string, who: Who | undefined): Fact[] {
   const offset = address - network.address;
   const facts: Fact[] = [
     ['offset', `${destination} − ${formatAddress4(network.address)} = ${offset}`],
-    ['subnet’s number', `${offset} ÷ ${2 ** (32 - length)} = ${index}, rounded down`],
+    ['subnet number', `${offset} ÷ ${2 ** (32 - length)} = ${index}, rounded down`],
   ];
   const holder = who.nodes.find(node => {
     const subnet = parseCidr4(node.subnet);

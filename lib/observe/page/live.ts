@@ -1,0 +1,87 @@
+/** The server's side of the page: what it streams, and what may be asked of it. Without a server there is the example. */
+import type {
+  ActionName,
+  DropEvent,
+  Hello,
+  LeaseHistory,
+  MeasureView,
+  NetworkView,
+  PacketRecord,
+  SentRecord,
+} from '../microscope/model.ts';
+import { addDrops, addRecords, change, current, say, setNetwork, showExample } from './store.ts';
+
+let events: EventSource | undefined;
+
+export async function connect(): Promise<void> {
+  if (location.protocol === 'file:') return showExample();
+  try {
+    const response = await fetch('/api/hello', { headers: bearer() });
+    if (!response.ok) throw new Error(await response.text());
+    const hello = (await response.json()) as Hello;
+    document.title = `${hello.title} · tulle microscope`;
+    change({ hello, connection: 'connecting', view: hello.kind === 'lab' ? 'network' : current().view });
+    listen();
+  } catch {
+    showExample();
+    say('No live data here: this is an example. Drop a pcapng file to look at your own.');
+  }
+}
+
+export function disconnect(): void {
+  events?.close();
+  events = undefined;
+}
+
+function listen(): void {
+  disconnect();
+  events = new EventSource('/api/events');
+  const on = <T>(name: string, take: (data: T) => void): void =>
+    events?.addEventListener(name, event => take(JSON.parse((event as MessageEvent<string>).data) as T));
+  events.onopen = () => change({ connection: 'live' });
+  events.onerror = () => change({ connection: 'lost' });
+  on<NetworkView>('network', setNetwork);
+  on<LeaseHistory>('history', history => change({ history }));
+  on<DropEvent[]>('drops', addDrops);
+  on<MeasureView>('measure', measure => change({ measure }));
+  on<{ on: boolean }>('capture', ({ on }) => change({ capturing: on }));
+  on<SentRecord[]>('packets', records => addRecords(records.map(receive)));
+  on<{ why: string }>('bye', ({ why }) => {
+    disconnect();
+    change({ connection: 'replaced' });
+    say(why, true);
+  });
+}
+
+export const reconnect = (): void => listen();
+
+function receive({ base64, ...rest }: SentRecord): PacketRecord {
+  return { ...rest, bytes: Uint8Array.from(atob(base64), character => character.charCodeAt(0)) };
+}
+
+/** The token of an address such as http://127.0.0.1:8286/#token=…: it never leaves for the server by itself. */
+function bearer(): Record<string, string> {
+  const token = new URLSearchParams(location.hash.slice(1)).get('token');
+  return token === null ? {} : { authorization: `Bearer ${token}` };
+}
+
+/** Asks the server to do something; undefined, and a notice, when it does not. */
+export async function act(action: ActionName, body: object): Promise<{ note?: string } | undefined> {
+  try {
+    const response = await fetch(`/api/act/${action}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...bearer() },
+      body: JSON.stringify(body),
+    });
+    const answer = (await response.json()) as { note?: string; error?: string };
+    if (!response.ok) {
+      say(answer.error ?? `the server said ${response.status}`, true);
+      return undefined;
+    }
+    if (answer.note !== undefined) say(answer.note);
+    return answer;
+  } catch {
+    say('The server does not answer: is the lab still up?', true);
+    return undefined;
+  }
+}
