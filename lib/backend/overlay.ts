@@ -44,6 +44,8 @@ export interface OverlayOptions {
   deviceName: string;
   /** The underlay's MTU changed, and the overlay's with it. */
   onMtu?(mtu: number): void;
+  /** Side traffic came: take it from the overlay's `side`. */
+  onMail?(): void;
   log: Logger;
 }
 
@@ -59,6 +61,15 @@ export interface Overlay {
   drops(): Record<string, number>;
   /** What passes, for whoever wants to see it; it goes on when the data path was made again. */
   capture: CaptureSource;
+  /** Probes, messages and traced packets; they go nowhere while there is no data path. */
+  readonly side: Datapath['side'];
+  /** As Datapath's. */
+  wayTo: Datapath['wayTo'];
+  setPathLimit: Datapath['setPathLimit'];
+  /** Those that packets may go to now. */
+  peers(): Peer[];
+  /** What the kernel believes to be the width of the underlay to an address; 0 when it does not know. */
+  believedMtu(address: string): number;
   /** Past this time of lib/sys's `monotonicMs` nothing is forwarded: the lease can no longer be proven. */
   setDeadline(monotonicMs: number): void;
   /** Takes the device and everything on it away. */
@@ -141,6 +152,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
               'the underlay refuses all datagrams: is its link up, its address there?',
             );
         },
+        onMail: () => options.onMail?.(),
         onFault: fault => {
           log.error({ device: device.name, code: fault.code }, `${fault.message}: making the data path again`);
           restarting = restart();
@@ -262,6 +274,18 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       lease = next;
       running.datapath.setKey(leaseKeyOf(next));
     },
+    side: {
+      probe: (subnet, errand) => !gone && running.datapath.side.probe(subnet, errand),
+      message: (...message) => !gone && running.datapath.side.message(...message),
+      trace: (...packet) => !gone && running.datapath.side.trace(...packet),
+      take: () => (gone ? [] : running.datapath.side.take()),
+    },
+    wayTo: subnet => (gone ? undefined : running.datapath.wayTo(subnet)),
+    setPathLimit(subnet, limit) {
+      if (!gone) running.datapath.setPathLimit(subnet, limit);
+    },
+    peers: () => [...peers.values()],
+    believedMtu: to => (stopped ? 0 : underlay.believed(to)),
     counters: () => sinceStart(running.datapath.flows()),
     drops: () => sinceStart(running.datapath.drops()),
     capture: {

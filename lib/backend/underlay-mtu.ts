@@ -3,13 +3,15 @@
  * follows from it. The kernel's own news say when.
  */
 import { watchNetwork } from '../netlink/monitor.ts';
-import { openRtnetlink } from '../netlink/netlink.ts';
+import { openRtnetlink, type Rtnetlink } from '../netlink/netlink.ts';
 import { formatAddress6 } from '../wire/address6.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
 
 export interface UnderlayMtu {
   /** Sets the MTU of another link of the same namespace. */
   setLinkMtu(name: string, mtu: number): void;
+  /** What the kernel believes to be the width of the way to an address; 0 when it knows none. */
+  believed(address: string): number;
   stop(): void;
 }
 
@@ -48,12 +50,23 @@ export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void):
     throw error;
   }
   return {
+    believed: to => believedMtu(netlink, to),
     setLinkMtu: (name, value) => netlink.setLink(name, { mtu: value }),
     stop() {
       stopWatching();
       netlink.close();
     },
   };
+}
+
+function believedMtu(netlink: Rtnetlink, to: string): number {
+  try {
+    const { link, mtu = 0 } = netlink.routeTo(to);
+    const ofLink = netlink.link(link)?.mtu ?? 0;
+    return mtu === 0 ? ofLink : Math.min(mtu, ofLink);
+  } catch {
+    return 0; // no route just now
+  }
 }
 
 /** One spelling for each address. */

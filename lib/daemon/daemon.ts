@@ -28,6 +28,7 @@ import { announce, type Notifier, SILENT } from './notify.ts';
 import { openObservation } from './observe.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
+import { startProbes } from './probing.ts';
 import { registryName } from './registry.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
 import { type Run, setWaiting } from './run.ts';
@@ -98,6 +99,7 @@ async function runRound(
       manager: undefined,
       overlay: undefined,
       peers: undefined,
+      probes: undefined,
       rules: undefined,
       cni: undefined,
     });
@@ -122,6 +124,7 @@ async function bringUp(run: Run): Promise<void> {
   log.info({ device: overlay.device, mtu: overlay.mtu, interface: underlay.name, port: overlay.port }, 'overlay up');
 
   setWaiting(run, 'the list of peers');
+  observed.probes = startProbes(run, network, overlay, () => {});
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
   const rules = await openRules(run, network, lease);
   observed.rules = rules;
@@ -214,6 +217,7 @@ async function openOverlay(
     ...(config.subnetLength6 !== undefined && { subnetLength6: config.subnetLength6 }),
     address: underlayAddress({ backend }, underlay),
     onMtu: () => followMtu(run),
+    onMail: () => run.onMail?.(),
     underlayMtu: underlay.mtu,
     transport: options.transport,
     withoutOffloads: options.withoutOffloads,

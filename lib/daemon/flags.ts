@@ -35,6 +35,8 @@ interface FlagBase {
   range?: readonly [number, number];
   /** The only values that a string may have. */
   choices?: readonly string[];
+  /** A duration that may also be 0. */
+  zero?: true;
   /** The value is never shown, not even in an error. */
   secret?: true;
   /** Why another value than the default is refused, and what to do instead. */
@@ -237,6 +239,16 @@ export const flagTable = {
     value: 'offload|batch|dgram',
     help: 'how packets are moved: trains and kernel offloads, batched system calls, or one packet a time',
     example: '--transport=batch',
+  },
+  'probe-interval': {
+    kind: 'duration',
+    default: 5_000,
+    zero: true,
+    group: 'overlay',
+    origin: 'tulle',
+    value: 'DURATION',
+    help: 'how often each peer is asked whether it is there, how far away, and how wide the way is; 0 is never',
+    example: '--probe-interval=1s',
   },
   'without-offload': {
     kind: 'repeatable',

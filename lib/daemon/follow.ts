@@ -28,7 +28,10 @@ export async function follow(
     nodeId,
     own,
     // While a net-conf changes there are leases of the old network, too.
-    apply: changes => overlay.apply(changes.filter(({ lease }) => overlaps4(config.network, lease.subnet))),
+    apply: changes => {
+      overlay.apply(changes.filter(({ lease }) => overlaps4(config.network, lease.subnet)));
+      run.onPeers?.();
+    },
     observe: message => {
       manager.observe(message);
       journal.observe(message);

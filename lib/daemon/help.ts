@@ -36,9 +36,13 @@ function entry(flag: FlagSpec & { name: string }): string {
 }
 
 function defaultNote(flag: FlagSpec): string {
-  if (flag.kind === 'duration') return `(default ${flag.default / 3_600_000}h)`;
+  if (flag.kind === 'duration') return `(default ${durationText(flag.default)})`;
   if (flag.kind === 'repeatable' || flag.default === '' || flag.default === false) return '';
   return `(default ${flag.default})`;
+}
+
+function durationText(ms: number): string {
+  return ms % 3_600_000 === 0 ? `${ms / 3_600_000}h` : `${ms / 1_000}s`;
 }
 
 /** Breaks at spaces so that each line, with its indentation, fits. */

@@ -3,42 +3,17 @@
  * keeps `Observed` true as it goes. The control socket is open from the first step to the last, so it also answers while
  * the daemon waits for its registry, and while it is fenced.
  */
-import type { Overlay } from '../backend/overlay.ts';
-import type { TrafficRules } from '../host/rules.ts';
-import type { LeaseManager } from '../lease/manager.ts';
-import type { Registry } from '../lease/registry.ts';
 import { ControlRoutes } from '../observe/control.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
-import type { CniService } from './cni.ts';
-import type { DaemonNetwork } from './network.ts';
+import type { Observed, Observer } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
-import type { PeerWatch } from './peer-watch.ts';
-
-/** What there is to look at; each is undefined until it is there, and again when it is gone. */
-export interface Observed {
-  readonly options: DaemonOptions;
-  readonly parts: DaemonParts;
-  readonly log: Logger;
-  nodeId: string | undefined;
-  registry: Registry | undefined;
-  network: DaemonNetwork | undefined;
-  manager: LeaseManager | undefined;
-  overlay: Overlay | undefined;
-  peers: PeerWatch | undefined;
-  rules: TrafficRules | undefined;
-  cni: CniService | undefined;
-  /** What the start waits for; undefined when the node is ready. */
-  waitingFor: string | undefined;
-}
-
-/** Adds its routes; what it began in the background ends with `undo`. */
-export type Observer = (observed: Observed, routes: ControlRoutes, undo: Undo) => void;
+import { peersRoute } from './peers-route.ts';
 
 /** Every room that observes, in no order. */
-const OBSERVERS: readonly Observer[] = [];
+const OBSERVERS: readonly Observer[] = [peersRoute];
 
 interface Given {
   options: DaemonOptions;
@@ -59,6 +34,7 @@ export async function openObservation({ options, parts, log, undo }: Given): Pro
     manager: undefined,
     overlay: undefined,
     peers: undefined,
+    probes: undefined,
     rules: undefined,
     cni: undefined,
     waitingFor: 'the daemon to start',

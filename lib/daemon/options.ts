@@ -59,6 +59,8 @@ export interface DaemonOptions {
   nodeId?: string;
   transport: 'offload' | 'batch' | 'dgram';
   withoutOffloads: readonly string[];
+  /** 0: peers are not probed. */
+  probeIntervalMs: number;
   /** Absent: by the network's backend, see daemon.ts. */
   deviceName?: string;
   /** Absent: CNI is not served. `given`: the operator asked for this very socket, so it must work. */
@@ -74,6 +76,9 @@ export interface DaemonOptions {
 
 /** Survives a reboot, as it must: see lib/cni/store.ts. */
 const CNI_DATA_DIRECTORY = '/var/lib/tulle/cni';
+
+const SHORTEST_PROBE_MS = 100;
+const LONGEST_PROBE_MS = 3_600_000;
 
 /** The longest name of a link: IFNAMSIZ of linux/if.h is 16, the closing zero included. */
 const LONGEST_DEVICE_NAME = 15;
@@ -92,6 +97,7 @@ export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
     ...(values['node-id'] !== '' && { nodeId: nodeIdOption(parsed) }),
     transport: values.transport as DaemonOptions['transport'],
     withoutOffloads: offloadNames(parsed),
+    probeIntervalMs: probeInterval(parsed),
     ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
     ...cniOptions(parsed),
     ...controlOptions(parsed),
@@ -121,6 +127,13 @@ function offloadNames(parsed: ParsedFlags): readonly string[] {
     throw bad(parsed, 'without-offload', messageOf(error));
   }
   return names;
+}
+
+function probeInterval(parsed: ParsedFlags): number {
+  const interval = parsed.values['probe-interval'];
+  // Below it every peer would be asked more often than it listens; above it a lost peer is news of yesterday.
+  if (interval === 0 || (interval >= SHORTEST_PROBE_MS && interval <= LONGEST_PROBE_MS)) return interval;
+  throw bad(parsed, 'probe-interval', 'it must be from 100ms to 1h, or 0 for none');
 }
 
 function registryOptions(parsed: ParsedFlags): FileRegistryOptions | EtcdRegistryOptions {

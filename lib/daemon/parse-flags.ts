@@ -90,8 +90,8 @@ const parsers: Record<FlagSpec['kind'], (flag: Flag, text: string, source: strin
     throw bad(`${source}: "${text}" is not a whole number from ${lowest} to ${highest}`);
   },
   duration(flag, text, source) {
-    const value = parseDuration(text);
-    if (value !== undefined && value > 0) return value;
+    const value = text === '0' ? 0 : parseDuration(text);
+    if (value !== undefined && (value > 0 || flag.zero === true)) return value;
     throw bad(`${source}: "${text}" is not a duration, for example ${flag.example}`);
   },
 };

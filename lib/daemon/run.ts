@@ -6,7 +6,7 @@ import type { Registry } from '../lease/registry.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
 import type { Health } from './health.ts';
-import type { Observed } from './observe.ts';
+import type { Observed } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 
@@ -26,6 +26,9 @@ export interface Run {
   overlay: Overlay | undefined;
   /** What to do when the overlay's MTU changes, once there is anything to do. */
   onMtu?: () => void;
+  /** What to do when letters of the data path are there, and when the peers changed. */
+  onMail?: () => void;
+  onPeers?: () => void;
   /** Whether the lease goes back at the end. */
   giveBack: boolean;
   /** The start has succeeded. */

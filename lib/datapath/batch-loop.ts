@@ -22,7 +22,8 @@ import { Ingress } from './ingress.ts';
 import { checkFault, type LoopContext, LoopNews } from './loop.ts';
 import type { SendMessages } from './message-table.ts';
 import type { WritePackets } from './packet-table.ts';
-import { CONTROL_EPOCH, CONTROL_STOP, POLL_WORDS, SLOT_BYTES, SLOTS, TUN_READ_OFFSET } from './slab.ts';
+import { SideTraffic } from './side-traffic.ts';
+import { CONTROL_CLOCK, CONTROL_EPOCH, CONTROL_STOP, POLL_WORDS, SLOT_BYTES, SLOTS, TUN_READ_OFFSET } from './slab.ts';
 import { pathLookup } from './underlay-path.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -53,7 +54,9 @@ export function runBatchLoop(context: LoopContext): void {
   const writeReplies: WriteReplies = count => writeRows(slab.replyPacketsOffset, count, slab.replyIovsOffset);
   const pathTo = pathLookup(slab);
   const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
-  const ingress = new Ingress(slab, input.network, input.own, write, sum);
+  const tell = (): void => context.say({ kind: 'mail' });
+  const side = new SideTraffic(slab, { network, send, now: monotonicMs, tell });
+  const ingress = new Ingress(slab, network, own, write, sum, side);
 
   const table = slab.pollOffset >> 2;
   [tun, udp, wake].forEach((handle, row) => {
@@ -71,8 +74,11 @@ export function runBatchLoop(context: LoopContext): void {
   let fromUdp = true;
   while (Atomics.load(control, CONTROL_STOP) === 0) {
     Atomics.add(control, CONTROL_EPOCH, 1);
-    const fenced = monotonicMs() > slab.deadline[0];
+    const now = monotonicMs();
+    control[CONTROL_CLOCK] = now | 0 || 1;
+    const fenced = now > slab.deadline[0];
     capture.look();
+    if (side.isWanted) side.run(fenced, egress);
     if (fromTun) {
       const start = slab.tunSlotsOffset + TUN_READ_OFFSET;
       const count = readTun(tun, arena, start, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, wanted, slab.tunLengthsOffset);

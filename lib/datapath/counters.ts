@@ -29,6 +29,7 @@ export const DROP_REASONS = {
   'egress-link-local':
     'an IPv6 packet to a multicast or link-local address, which stays on its link: the kernel makes some by itself',
   'ingress-not-ipv4': 'an IPv6 packet: this network carries IPv4',
+  'ingress-limited': 'its sender sent more probes and messages than a node listens to',
 } as const;
 
 export type DropReason = keyof typeof DROP_REASONS;
@@ -51,6 +52,8 @@ const FLOWS = [
   'icmp-sent', // ICMP errors that the sender of a dropped packet was given
   'icmp-limited', // those that it was not given, because too many were due at once
   'egress-fragments', // datagrams that are fragments which we made of a packet that allows it
+  'side-sent', // probes, their replies and messages that left
+  'side-received', // those that came and were listened to
 ] as const;
 
 export type FlowName = (typeof FLOWS)[number];
@@ -65,6 +68,9 @@ export const FIRST_DROP = FLOWS.length;
 /** The place of a counter in the slab. */
 export const flowIndex = (name: FlowName): number => FLOWS.indexOf(name);
 export const dropIndex = (name: DropReason): number => FLOWS.length + DROP_NAMES.indexOf(name);
+
+/** The reason that counts there. */
+export const dropName = (index: number): DropReason | undefined => DROP_NAMES[index - FLOWS.length];
 
 const read = <Name extends string>(names: readonly Name[], from: number, counters: Float64Array) =>
   Object.fromEntries(names.map((name, index) => [name, counters[from + index]])) as Record<Name, number>;

@@ -4,13 +4,14 @@
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { close, openEventFd, wake } from '../sys/sys.ts';
+import { close, monotonicMs, openEventFd, wake } from '../sys/sys.ts';
 import { TulleError } from '../util/errors.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
 import { type CaptureSource, RingSource } from './capture-source.ts';
 import { type DropReason, type FlowName, readDrops, readFlows } from './counters.ts';
 import type { Offload, Transport, WorkerInput, WorkerMessage } from './loop.ts';
 import { type Network, type Own, type Peer, PeerTable, subnetCount6Of, subnetCountOf } from './peers.ts';
+import { SideLink } from './side-link.ts';
 import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_MTU, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
 
 export interface DatapathOptions {
@@ -36,6 +37,8 @@ export interface DatapathOptions {
   onLatch(offload: Offload): void;
   /** The underlay refuses all datagrams (the errno name), or takes them again (undefined). */
   onUnderlay(code: string | undefined): void;
+  /** Side traffic came: take it from `side`. */
+  onMail?(): void;
 }
 
 export interface Datapath {
@@ -48,6 +51,12 @@ export interface Datapath {
   drops(): Record<DropReason, number>;
   /** Until when the lease allows to forward: milliseconds of lib/sys's `monotonicMs`. */
   setDeadline(monotonicMs: number): void;
+  /** Probes, messages and traced packets, to and from the peers. */
+  readonly side: Pick<SideLink, 'probe' | 'message' | 'trace' | 'take'>;
+  /** When the last valid datagram of this subnet's peer came (undefined: never), and the largest packet that crosses to it. */
+  wayTo(subnet: Subnet4): { heardMs: number | undefined; limit: number } | undefined;
+  /** Probes found how large a packet can be that crosses to this subnet's peer; NO_LIMIT: any. */
+  setPathLimit(subnet: Subnet4, limit: number): void;
   /** Which offloads are in use: not those that the transport does without or that the kernel refused. */
   offloads(): Record<Offload, boolean>;
   /** What passes, for whoever wants to see it. */
@@ -115,13 +124,26 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     if (message.kind === 'fault') report(message);
     if (message.kind === 'latched') options.onLatch(message.offload);
     if (message.kind === 'underlay') options.onUnderlay(message.code);
+    if (message.kind === 'mail' && !stopping) options.onMail?.();
   });
   worker.on('error', error =>
     report({ where: 'underlay', code: 'EWORKER', message: `the data path crashed: ${error.message}` }),
   );
   worker.on('exit', code => report({ where: 'underlay', code: 'EWORKER', message: `the data path ended (${code})` }));
 
+  const side = new SideLink(slab, () => {
+    if (!stopping) wake(wakeHandle);
+  });
   return {
+    side,
+    wayTo(subnet) {
+      const way = table.wayTo(subnet);
+      if (way === undefined) return undefined;
+      const now = monotonicMs();
+      // The clock's low 32 bits come round after 49 days; nobody asks about a peer that was silent for so long.
+      return { limit: way.limit, heardMs: way.heard === 0 ? undefined : now - (((now | 0) - way.heard) >>> 0) };
+    },
+    setPathLimit: (subnet, limit) => table.setProven(subnet, limit),
     update(puts, removals) {
       table.update(puts, removals);
       // A sleeping worker begins a new turn, so that places of removed peers become free. One that is ending needs none.

@@ -27,7 +27,9 @@ import { Ingress } from './ingress.ts';
 import { checkFault, type LoopContext, LoopFault } from './loop.ts';
 import type { SendMessages } from './message-table.ts';
 import type { WritePackets } from './packet-table.ts';
+import { SideTraffic } from './side-traffic.ts';
 import {
+  CONTROL_CLOCK,
   CONTROL_EPOCH,
   CONTROL_STOP,
   IOV_WORDS,
@@ -73,10 +75,15 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
   };
   const pathTo = pathLookup(slab);
   const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
-  const ingress = new Ingress(slab, input.network, input.own, write, sum);
+  const side = new SideTraffic(slab, { network, send, now: monotonicMs, tell: () => say({ kind: 'mail' }) });
+  const ingress = new Ingress(slab, network, own, write, sum, side);
 
   const capture = new TapSwitch(slab, network, monotonicMs);
-  const isFenced = (): boolean => monotonicMs() > slab.deadline[0];
+  const isFenced = (): boolean => {
+    const now = monotonicMs();
+    control[CONTROL_CLOCK] = now | 0 || 1;
+    return now > slab.deadline[0];
+  };
 
   await new Promise<void>((resolve, reject) => {
     const stops: (() => void)[] = [];
@@ -107,6 +114,7 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
         drain(wake);
         Atomics.add(control, CONTROL_EPOCH, 1);
         if (Atomics.load(control, CONTROL_STOP) !== 0) end();
+        else side.run(isFenced(), egress);
       }),
     );
     socket.on('message', (datagram, from) => {

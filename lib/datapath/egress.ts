@@ -43,6 +43,7 @@ import {
   HEADER_BYTES,
   KIND_PACKET,
   KIND_SEGMENT,
+  markTraced,
 } from '../wire/tulle.ts';
 import { UDP_CHECKSUM } from '../wire/udp.ts';
 import {
@@ -95,6 +96,9 @@ const TOO_BIG_DROP = dropIndex('egress-too-big');
 const LINK_LOCAL = dropIndex('egress-link-local');
 const FENCED = dropIndex('egress-fenced');
 const FRAGMENTS = flowIndex('egress-fragments');
+
+/** What can still happen to a packet when it is handed to the socket. */
+const SEND_DROPS = (['egress-too-big', 'egress-queue-full', 'egress-send-failed'] as const).map(dropIndex);
 
 /** Fragments of 65,535 bytes for the narrowest path, with room to spare. */
 const MAX_FRAGMENTS = 160;
@@ -150,6 +154,24 @@ export class Egress {
     }
     this.#table.flush();
     this.#reply.flush();
+  }
+
+  /**
+   * The packet in the first TUN slot, `length` bytes with its vnet header, takes the way of all packets, but in a batch of its
+   * own, and marked with this number in our format. Returns the index of the drop counter, or -1: its datagram left.
+   */
+  trace(length: number, id: number): number {
+    const { bytes, counters } = this.#slab;
+    const offset = this.#slab.tunSlotsOffset + TUN_READ_OFFSET;
+    const drop = this.#packet(offset, length);
+    if (drop >= 0) {
+      counters[drop]++;
+      this.#slab.tap?.droppedRead(0, drop);
+    } else if (this.#tulle) markTraced(bytes, offset + VNET_HEADER_BYTES - HEADER_BYTES, id);
+    const before = SEND_DROPS.map(index => counters[index]);
+    this.#table.flush();
+    this.#reply.flush();
+    return drop >= 0 ? drop : (SEND_DROPS.find((index, i) => counters[index] > before[i]) ?? -1);
   }
 
   /** Discards the packets of the first `count` TUN slots, because this node may not forward. */

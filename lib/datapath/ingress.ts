@@ -26,6 +26,7 @@ import {
   HEADER_BYTES,
   KIND_BUNDLE,
   KIND_PACKET,
+  KIND_TRACED,
   nextInBundle,
   TULLE_VERSION,
   tulleFlags,
@@ -42,11 +43,14 @@ import { FlowRun, type Sum } from './flow-run.ts';
 import { PacketTable, RUN_OF_SEGMENTS, type WritePackets, writeRunHeaders } from './packet-table.ts';
 import { findPeer, type Network, type Own } from './peers.ts';
 import { indexOf6, type Route6, route6Of, staysOnLink6 } from './route6.ts';
+import type { SideTraffic } from './side-traffic.ts';
 import {
+  CONTROL_CLOCK,
   CONTROL_COALESCE_OFF,
   FORMAT_TULLE,
   PEER_BYTES,
   PEER_FORMAT,
+  PEER_HEARD,
   PEER_INDEX6,
   PEER_KEY,
   PEER_MASK,
@@ -74,6 +78,8 @@ const SPOOFED = dropIndex('ingress-spoofed-source');
 const NOT_OURS = dropIndex('ingress-not-ours');
 const FENCED = dropIndex('ingress-fenced');
 const NOT_IPV4 = dropIndex('ingress-not-ipv4');
+const LIMITED = dropIndex('ingress-limited');
+const WRITE_FAILED = dropIndex('ingress-write-failed');
 
 export class Ingress {
   readonly #slab: Slab;
@@ -84,6 +90,7 @@ export class Ingress {
   readonly #ownIndex6: number;
   readonly #table: PacketTable;
   readonly #flow: FlowRun;
+  readonly #side: SideTraffic | undefined;
 
   /** The open run; #runCount 0 when there is none. */
   #runPeer = -1;
@@ -99,7 +106,8 @@ export class Ingress {
   #runWord = 0;
   #runLimit = 0;
 
-  constructor(slab: Slab, network: Network, own: Own, write: WritePackets, sum: Sum) {
+  /** `side`: takes what carries no packet; without it such datagrams are of an unknown kind. */
+  constructor(slab: Slab, network: Network, own: Own, write: WritePackets, sum: Sum, side?: SideTraffic) {
     this.#slab = slab;
     this.#network = network.network;
     this.#own = own.subnet;
@@ -107,6 +115,7 @@ export class Ingress {
     this.#ownIndex6 = indexOf6(own.subnet6, network);
     this.#table = new PacketTable(slab, write);
     this.#flow = new FlowRun(slab, this.#table, sum);
+    this.#side = side;
   }
 
   /** Delivers the datagrams of the first `count` records; all are written or counted when it returns. */
@@ -115,6 +124,7 @@ export class Ingress {
     this.#closeRun();
     this.#flow.close();
     this.#table.flush();
+    this.#side?.flush();
   }
 
   /** Discards the datagrams of the first `count` records, because this node may not forward. */
@@ -144,14 +154,18 @@ export class Ingress {
       return;
     }
     const start = this.#slab.udpSlotsOffset + slot * SLOT_BYTES;
+    let refused = 0;
     for (let i = 0; i < datagrams; i++) {
       const offset = start + i * stride;
       const size = Math.min(stride, start + length - offset);
       const drop = this.#datagram(peer, offset, size);
       if (drop < 0) continue;
       counters[drop]++;
+      refused++;
       this.#slab.tap?.droppedDatagram(offset, size, drop);
     }
+    if (refused === datagrams) return;
+    words[((this.#slab.peersOffset + peer * PEER_BYTES) >> 2) + PEER_HEARD] = this.#slab.control[CONTROL_CLOCK];
   }
 
   /** How many datagrams one receive gave; they are counted. */
@@ -179,12 +193,34 @@ export class Ingress {
     if (length < HEADER_BYTES) return MALFORMED;
     if ((tulleKey(bytes, offset) | 0) !== words[record + PEER_KEY]) return STALE_KEY;
     const kind = tulleKind(bytes, offset);
-    if (kind > KIND_BUNDLE) return UNKNOWN_KIND;
+    if (kind > KIND_BUNDLE) return this.#aside(peer, record, kind, offset, length);
     if (checkTulle(bytes, offset, length) !== 0) return MALFORMED;
     const partial = (tulleFlags(bytes, offset) & FLAG_PARTIAL_CHECKSUM) !== 0;
     if (kind === KIND_PACKET) return this.#single(record, offset + HEADER_BYTES, length - HEADER_BYTES, partial);
     if (kind === KIND_BUNDLE) return this.#bundle(record, offset, length, partial);
     return partial ? this.#segment(peer, record, offset, length) : MALFORMED;
+  }
+
+  /** What is no packet, or one that its sender follows with its eyes. */
+  #aside(peer: number, record: number, kind: number, offset: number, length: number): number {
+    const side = this.#side;
+    if (side === undefined || kind > KIND_TRACED) return UNKNOWN_KIND;
+    if (checkTulle(this.#slab.bytes, offset, length) !== 0) return MALFORMED;
+    if (kind !== KIND_TRACED) return side.take(peer, kind, offset, length);
+    if (side.exceeds(peer)) return LIMITED;
+    // By itself, so that what becomes of it can be told from what becomes of its neighbours.
+    this.#closeRun();
+    this.#flow.close();
+    this.#table.flush();
+    const { bytes, counters } = this.#slab;
+    const failed = counters[WRITE_FAILED];
+    const partial = (tulleFlags(bytes, offset) & FLAG_PARTIAL_CHECKSUM) !== 0;
+    const drop = this.#single(record, offset + HEADER_BYTES, length - HEADER_BYTES, partial);
+    this.#flow.close();
+    this.#table.flush();
+    const fate = drop < 0 && counters[WRITE_FAILED] > failed ? WRITE_FAILED : drop;
+    side.traced(peer, offset, length - HEADER_BYTES, fate);
+    return drop;
   }
 
   /** The packets of a checked bundle, each delivered or counted by itself; the datagram itself is well. */

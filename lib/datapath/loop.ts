@@ -39,6 +39,8 @@ export type WorkerMessage =
   | { kind: 'latched'; offload: Offload }
   /** The underlay refuses all datagrams (the errno name), or takes them again (undefined). */
   | { kind: 'underlay'; code: string | undefined }
+  /** There are letters for the main thread (mailbox.ts). */
+  | { kind: 'mail' }
   /** The loop cannot go on: which descriptor, and the errno name. */
   | { kind: 'fault'; where: 'tun' | 'underlay'; code: string; message: string };
 

@@ -12,7 +12,7 @@ import { IP4_HEADER_BYTES } from '../wire/ip4.ts';
 import { IP6_HEADER_BYTES } from '../wire/ip6.ts';
 import { HEADER_BYTES } from '../wire/tulle.ts';
 import { UDP_HEADER_BYTES } from '../wire/udp.ts';
-import { FORMAT_TULLE, NO_LIMIT, PEER_BYTES, PEER_FORMAT, PEER_LIMIT, type Slab } from './slab.ts';
+import { FORMAT_TULLE, PEER_BYTES, PEER_FORMAT, PEER_LIMIT, PEER_PROVEN, type Slab } from './slab.ts';
 
 /** The underlay's MTU towards the struct sockaddr at this offset of the slab, as the kernel believes it; 0: it does not say. */
 export type PathLookup = (addressOffset: number) => number;
@@ -39,7 +39,7 @@ export class PathMtu {
   /** The limit of a peer for a packet that exceeds it: forgotten by now, if it is old. */
   limitNow(peer: number): number {
     const word = this.#word(peer);
-    if (this.#now() - this.#learntAt[peer] >= FORGET_AFTER_MS) this.#slab.words[word] = NO_LIMIT;
+    if (this.#now() - this.#learntAt[peer] >= FORGET_AFTER_MS) this.#slab.words[word] = this.#proven(peer);
     return this.#slab.words[word];
   }
 
@@ -60,6 +60,11 @@ export class PathMtu {
     words[this.#word(peer)] = limit;
     this.#learntAt[peer] = this.#now();
     return limit;
+  }
+
+  /** What probes found does not grow old here: they look again by themselves. */
+  #proven(peer: number): number {
+    return this.#slab.words[((this.#slab.peersOffset + peer * PEER_BYTES) >> 2) + PEER_PROVEN];
   }
 
   #word(peer: number): number {

@@ -12,6 +12,8 @@ import { TulleError } from '../util/errors.ts';
 import { set32 } from '../wire/bytes.ts';
 import type { Subnet4, Subnet6 } from '../wire/cidr.ts';
 import { formatCidr4, formatCidr6, maskOf } from '../wire/cidr.ts';
+import { formatAddress4 } from '../wire/ip4.ts';
+import { formatAddress6 } from '../wire/ip6.ts';
 import { indexOf6 } from './route6.ts';
 import {
   CONTROL_EPOCH,
@@ -21,10 +23,12 @@ import {
   OWN_SUBNET,
   PEER_BYTES,
   PEER_FORMAT,
+  PEER_HEARD,
   PEER_INDEX6,
   PEER_KEY,
   PEER_LIMIT,
   PEER_MASK,
+  PEER_PROVEN,
   PEER_SUBNET,
   type Slab,
 } from './slab.ts';
@@ -106,6 +110,11 @@ export function writeEndpoint(bytes: Uint8Array, offset: number, address: number
   else bytes.set(address, offset + 8);
 }
 
+/** "10.88.0.1:8285" or "[2001:db8::1]:8285". */
+export function printEndpoint({ address, port }: Pick<Peer, 'address' | 'port'>): string {
+  return typeof address === 'number' ? `${formatAddress4(address)}:${port}` : `[${formatAddress6(address, 0)}]:${port}`;
+}
+
 export class PeerTable {
   readonly #slab: Slab;
   readonly #network: Network;
@@ -180,8 +189,30 @@ export class PeerTable {
   /** Forgets how narrow the ways to the peers are: the worker learns it again. */
   forgetLimits(): void {
     for (const { place } of this.#live.values()) {
-      Atomics.store(this.#slab.words, this.#wordAt(place) + PEER_LIMIT, NO_LIMIT);
+      this.#setLimit(place, NO_LIMIT);
     }
+  }
+
+  /** Probes have proven what the largest inner packet is that crosses to the peer of this (IPv4) subnet; NO_LIMIT: any. */
+  setProven(subnet: Subnet4, limit: number): void {
+    const live = this.#live.get(this.#indexOf(subnet));
+    if (live !== undefined) this.#setLimit(live.place, limit);
+  }
+
+  /** What the worker knows of the way to the peer of this subnet: `heard` is CONTROL_CLOCK's time, 0 for never. */
+  wayTo(subnet: Subnet4): { limit: number; heard: number } | undefined {
+    const live = this.#live.get(this.#indexOf(subnet));
+    if (live === undefined) return undefined;
+    const word = this.#wordAt(live.place);
+    const load = (field: number): number => Atomics.load(this.#slab.words, word + field);
+    return { limit: load(PEER_LIMIT), heard: load(PEER_HEARD) };
+  }
+
+  /** The first is what it falls back to when the second, which the worker narrows, has grown old. */
+  #setLimit(place: number, limit: number): void {
+    const word = this.#wordAt(place);
+    Atomics.store(this.#slab.words, word + PEER_PROVEN, limit);
+    Atomics.store(this.#slab.words, word + PEER_LIMIT, limit);
   }
 
   peers(): Peer[] {
@@ -243,6 +274,7 @@ export class PeerTable {
     words[word + PEER_FORMAT] = peer.format;
     words[word + PEER_INDEX6] = index6;
     words[word + PEER_LIMIT] = NO_LIMIT;
+    words[word + PEER_PROVEN] = NO_LIMIT;
   }
 
   /** Rebuilds the hash that is not in use and makes it the valid one. */

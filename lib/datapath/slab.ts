@@ -10,6 +10,7 @@
  *   routes     Uint16 per subnet of the network: the peer's number, or NO_LEASE, or OWN_SUBNET; one more for IPv6 subnets
  *   hashes     two open-addressing tables, endpoint → peer number + 1; one is valid, the other is being rebuilt
  *   peers      64 bytes a peer, see PEER_…
+ *   letters    two rings of side traffic: what the main thread wants sent, and what came that is no packet (mailbox.ts)
  *   arena      what the worker alone uses: slots and tables
  *   ring       what is captured, on its way to the main thread (capture-ring.ts); not touched while nobody captures
  */
@@ -58,7 +59,16 @@ export const CONTROL_KEY = 5;
 export const CONTROL_UNDERLAY_ERROR = 6;
 /** The overlay's MTU: the largest packet that the device is told to give. */
 export const CONTROL_MTU = 7;
-const CONTROL_WORDS = 16;
+/** When the worker's turn began: milliseconds of its clock, modulo 2^32, and never 0. */
+export const CONTROL_CLOCK = 8;
+/** The two rings of side traffic, see mailbox.ts: how many records were put in and taken out, modulo 2^32. */
+export const CONTROL_ERRANDS_PUT = 9;
+export const CONTROL_ERRANDS_TAKEN = 10;
+export const CONTROL_MAIL_PUT = 11;
+export const CONTROL_MAIL_TAKEN = 12;
+/** 1 while the main thread has been told of mail and has not looked yet. */
+export const CONTROL_MAIL_TOLD = 13;
+const CONTROL_WORDS = 32;
 
 /** Values of the route table that are not a peer's number. */
 export const NO_LEASE = 0xffff;
@@ -70,6 +80,10 @@ export const PEER_BYTES = 64;
 export const PEER_KEY = 8;
 export const PEER_SUBNET = 9;
 export const PEER_MASK = 10;
+/** CONTROL_CLOCK when the peer's last valid datagram came; 0: never. The worker's alone. */
+export const PEER_HEARD = 11;
+/** The largest inner packet that probes have proven to cross; the main thread's alone, and NO_LIMIT until they found one. */
+export const PEER_PROVEN = 12;
 export const PEER_FORMAT = 13;
 /** The number of its IPv6 subnet, or -1. */
 export const PEER_INDEX6 = 14;
@@ -80,6 +94,13 @@ export const NO_LIMIT = 65_535;
 
 /** A reply of our own to the TUN: 2 of padding, the vnet header, an ICMP error of at most 1280 bytes (RFC 4443 §2.4 c). */
 export const REPLY_BYTES = 1_296;
+
+/** The rings of side traffic: records, and the bytes of one: 64 of fields, then a datagram or the beginning of a packet. */
+export const ERRANDS = 128;
+export const MAILS = 256;
+export const LETTER_BYTES = 1_344;
+/** Zeros, to be gathered as the padding of probes and traced packets, as often as it takes. */
+export const PADDING_BYTES = 1_024;
 
 /** A peer's wire format: flannel's bare IP packets, or ours. */
 export const FORMAT_BARE = 0;
@@ -92,6 +113,8 @@ export interface Slab {
   buffer: SharedArrayBuffer;
   bytes: Uint8Array;
   words: Int32Array;
+  /** The same bytes, eight a number. */
+  doubles: Float64Array;
   control: Int32Array;
   counters: Float64Array;
   /** One number: until when, in milliseconds of lib/sys's monotonic clock, this node may forward. */
@@ -123,6 +146,9 @@ export interface Slab {
   ring: Ring;
   /** This thread's listener, while somebody captures. */
   tap: Tap | undefined;
+  errandsOffset: number;
+  mailsOffset: number;
+  paddingOffset: number;
 }
 
 /** How a slab is cut for a number of subnets of each kind; the same on both threads, because it depends on nothing else. */
@@ -159,6 +185,9 @@ function cut(subnetCount: number, subnetCount6: number) {
     replies: take((SLOTS + 1) * REPLY_BYTES),
     replyPackets: take(SLOTS * PACKET_WORDS * 4),
     replyIovs: take(SLOTS * IOV_WORDS * 4),
+    errands: take(ERRANDS * LETTER_BYTES),
+    mails: take(MAILS * LETTER_BYTES),
+    padding: take(PADDING_BYTES),
     tunSlots: take(SLOTS * SLOT_BYTES, 4096),
     udpSlots: take(SLOTS * SLOT_BYTES, 4096),
     ringControl: take(RING_WORDS * 4),
@@ -180,6 +209,7 @@ export function openSlab(subnetCount: number, subnetCount6 = 0, shared?: SharedA
     buffer,
     bytes,
     words,
+    doubles: new Float64Array(buffer, 0, Math.floor(plan.totalBytes / 8)),
     control: new Int32Array(buffer, plan.control, CONTROL_WORDS),
     counters: new Float64Array(buffer, plan.counters, COUNTER_COUNT),
     deadline: new Float64Array(buffer, plan.deadline, 1),
@@ -213,6 +243,9 @@ export function openSlab(subnetCount: number, subnetCount6 = 0, shared?: SharedA
       size: RING_BYTES,
     },
     tap: undefined,
+    errandsOffset: plan.errands,
+    mailsOffset: plan.mails,
+    paddingOffset: plan.padding,
   };
   if (shared === undefined) {
     slab.routes.fill(NO_LEASE);

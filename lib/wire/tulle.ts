@@ -21,6 +21,10 @@ export const KIND_SEGMENT = 1;
 export const KIND_BUNDLE = 2;
 export const KIND_PROBE = 3;
 export const KIND_PROBE_REPLY = 4;
+/** What daemons say to each other: lib/wire/node-message.ts. */
+export const KIND_MESSAGE = 5;
+/** A packet that is being traced: as KIND_PACKET, and its receiver reports what became of it. */
+export const KIND_TRACED = 6;
 /** Reserved for an authenticated and encrypted format; refused by this version. */
 export const KIND_SEALED = 15;
 
@@ -29,8 +33,10 @@ export const FLAG_PARTIAL_CHECKSUM = 1;
 /** The segment with the super-packet's last byte. */
 export const FLAG_LAST_SEGMENT = 2;
 
-/** A probe carries 8 bytes of timestamp behind the header; padding may follow (path MTU probes). */
+/** A probe carries a token of 8 bytes behind the header; padding may follow (path MTU probes). */
 export const PROBE_BYTES = HEADER_BYTES + 8;
+/** A message carries at least a token of 8 bytes and a header of 4 (lib/wire/node-message.ts). */
+const LEAST_MESSAGE_BYTES = HEADER_BYTES + 12;
 
 /** The high nibble of a datagram's first byte: 4 or 6 bare IP, 1 tulle. */
 export function datagramVersion(bytes: Uint8Array, offset: number): number {
@@ -38,7 +44,7 @@ export function datagramVersion(bytes: Uint8Array, offset: number): number {
 }
 
 /**
- * `length`: the whole datagram. `OK`: version 1, a known kind, a segment has a size, a probe its timestamp, and a bundle's
+ * `length`: the whole datagram. `OK`: version 1, a known kind, a segment has a size, a probe and a message their tokens, and a bundle's
  * packets fill the datagram exactly. Unknown flags are ignored. The inner packets are not looked at: `checkIp4` for a packet,
  * `checkSegment4` (gso.ts) for a segment.
  */
@@ -48,6 +54,7 @@ export function checkTulle(bytes: Uint8Array, offset: number, length: number): n
   if (first >>> 4 !== TULLE_VERSION) return BAD_VERSION;
   switch (first & 0x0f) {
     case KIND_PACKET:
+    case KIND_TRACED:
       return OK;
     case KIND_SEGMENT:
       return tulleSegmentSize(bytes, offset) === 0 ? BAD_SEGMENT_SIZE : OK;
@@ -56,6 +63,8 @@ export function checkTulle(bytes: Uint8Array, offset: number, length: number): n
     case KIND_PROBE:
     case KIND_PROBE_REPLY:
       return length < PROBE_BYTES ? TOO_SHORT : OK;
+    case KIND_MESSAGE:
+      return length < LEAST_MESSAGE_BYTES ? TOO_SHORT : OK;
     default:
       return BAD_KIND;
   }
@@ -93,12 +102,12 @@ export function tulleKey(bytes: Uint8Array, offset: number): number {
   return get32(bytes, offset + TULLE_KEY);
 }
 
-/** Super-packet id of a segment, sequence number of a probe. */
+/** Super-packet id of a segment, sequence number of a probe, number of a message's part. */
 export function tulleId(bytes: Uint8Array, offset: number): number {
   return get16(bytes, offset + TULLE_ID);
 }
 
-/** Index of a segment, number of packets in a bundle. */
+/** Index of a segment, number of packets in a bundle, of parts of a message. */
 export function tulleIndex(bytes: Uint8Array, offset: number): number {
   return get16(bytes, offset + TULLE_INDEX);
 }
@@ -141,17 +150,35 @@ export function nextInBundle(bytes: Uint8Array, at: number): number {
   return at + 2 + get16(bytes, at);
 }
 
-/** A probe's timestamp: the sender's own clock in a unit of its own, below 2^53; the peer returns it as it came. */
-export function probeTimestamp(bytes: Uint8Array, offset: number): number {
-  return get32(bytes, offset + HEADER_BYTES) * 0x1_0000_0000 + get32(bytes, offset + HEADER_BYTES + 4);
+// A probe's token, in two halves: random bytes that only its sender knows. The peer returns them as they came, so nobody can
+// make up a reply to a probe that he has not seen. The sender remembers when it sent each: its clock is nobody's business.
+
+export function probeTokenHigh(bytes: Uint8Array, offset: number): number {
+  return get32(bytes, offset + HEADER_BYTES);
 }
 
-export function setProbeTimestamp(bytes: Uint8Array, offset: number, timestamp: number): void {
-  set32(bytes, offset + HEADER_BYTES, Math.floor(timestamp / 0x1_0000_0000));
-  set32(bytes, offset + HEADER_BYTES + 4, timestamp % 0x1_0000_0000);
+export function probeTokenLow(bytes: Uint8Array, offset: number): number {
+  return get32(bytes, offset + HEADER_BYTES + 4);
 }
 
-const KIND_NAMES = ['packet', 'segment', 'bundle', 'probe', 'probe-reply'];
+export function setProbeToken(bytes: Uint8Array, offset: number, high: number, low: number): void {
+  set32(bytes, offset + HEADER_BYTES, high);
+  set32(bytes, offset + HEADER_BYTES + 4, low);
+}
+
+/** The number of a traced packet, below 2^48. It stands in the fields that a packet does not use, so it costs no byte. */
+export function traceId(bytes: Uint8Array, offset: number): number {
+  return get16(bytes, offset + TULLE_SEGMENT_SIZE) * 0x1_0000_0000 + get32(bytes, offset + TULLE_ID);
+}
+
+/** Makes a packet's datagram that of a traced packet. */
+export function markTraced(bytes: Uint8Array, offset: number, id: number): void {
+  bytes[offset] = (TULLE_VERSION << 4) | KIND_TRACED;
+  set16(bytes, offset + TULLE_SEGMENT_SIZE, Math.floor(id / 0x1_0000_0000));
+  set32(bytes, offset + TULLE_ID, id % 0x1_0000_0000);
+}
+
+const KIND_NAMES = ['packet', 'segment', 'bundle', 'probe', 'probe-reply', 'message', 'traced'];
 
 /** "tulle segment key 0000002a size 1408 id 7 index 3 partial last". Only after `checkTulle`. */
 export function printTulle(bytes: Uint8Array, offset: number): string {
@@ -163,6 +190,10 @@ export function printTulle(bytes: Uint8Array, offset: number): string {
     text += ` packets ${tulleIndex(bytes, offset)}`;
   } else if (kind === KIND_PROBE || kind === KIND_PROBE_REPLY) {
     text += ` sequence ${tulleId(bytes, offset)}`;
+  } else if (kind === KIND_MESSAGE) {
+    text += ` part ${tulleId(bytes, offset) + 1} of ${tulleIndex(bytes, offset)}`;
+  } else if (kind === KIND_TRACED) {
+    text += ` trace ${traceId(bytes, offset).toString(16).padStart(12, '0')}`;
   }
   const flags = tulleFlags(bytes, offset);
   if ((flags & FLAG_PARTIAL_CHECKSUM) !== 0) text += ' partial';

@@ -215,6 +215,11 @@ export function fakeParts() {
         setDeadline: monotonicMs => {
           state.deadline = monotonicMs;
         },
+        side: { probe: () => true, message: () => true, trace: () => true, take: () => [] },
+        wayTo: () => undefined,
+        setPathLimit: () => {},
+        peers: () => [],
+        believedMtu: () => 1500,
         counters: () => ({}),
         drops: () => ({}),
         stop: async () => enter('overlay.stop'),
@@ -245,6 +250,7 @@ export function daemonOptionsOf(changes: Partial<DaemonOptions> = {}): DaemonOpt
     nodeId: 'node1',
     transport: 'offload',
     withoutOffloads: [],
+    probeIntervalMs: 0,
     cniOnly: false,
     rules: { masquerade: false, randomFully: true, forward: true, resyncSeconds: 5, removeOnExit: false },
     health: { address: '127.0.0.1', port: 8081 },

@@ -20,12 +20,24 @@ t.test('the defaults', async t => {
     releaseOnExit: false,
     transport: 'offload',
     withoutOffloads: [],
+    probeIntervalMs: 5_000,
     cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
     control: { socket: '/run/tulle/tulled.sock', given: false },
     cniOnly: false,
     rules: { masquerade: false, randomFully: true, forward: true, resyncSeconds: 5, removeOnExit: false },
     log: { format: 'text', verbosity: 0, secrets: [] },
   });
+});
+
+t.test('how often peers are probed', async t => {
+  t.equal(options(['--probe-interval=250ms']).probeIntervalMs, 250);
+  t.equal(options(['--probe-interval=0']).probeIntervalMs, 0, 'never');
+  t.equal(options([], { TULLED_PROBE_INTERVAL: '0s' }).probeIntervalMs, 0);
+  t.throws(() => options(['--probe-interval=99ms']), {
+    message: /^-probe-interval: it must be from 100ms to 1h, or 0/,
+  });
+  t.throws(() => options(['--probe-interval=61m']), { code: 'bad-option' });
+  t.throws(() => options(['--lease-ttl=0']), { code: 'bad-flag' }, 'a lease of no time is none');
 });
 
 t.test('where CNI is served', async t => {
@@ -80,6 +92,7 @@ t.test('everything given', async t => {
     '-remove-rules-on-exit',
     '-healthz-ip=127.0.0.1',
     '-healthz-port=8081',
+    '-probe-interval=750ms',
     '-v=2',
     '-log-format=json',
   ];
@@ -103,6 +116,7 @@ t.test('everything given', async t => {
     nodeId: 'node1',
     transport: 'dgram',
     withoutOffloads: [],
+    probeIntervalMs: 750,
     deviceName: 'pod%d',
     cni: { socket: '/run/tulle/cni.sock', given: false, dataDir: '/var/lib/tulle/cni' },
     control: { socket: '/run/tulle/tulled.sock', given: false },

@@ -74,7 +74,7 @@ const LEARN: Record<string, Learn> = {
       }
       case tulle.KIND_PROBE:
       case tulle.KIND_PROBE_REPLY:
-        learnt.push(tulle.probeTimestamp(b, o));
+        learnt.push(tulle.probeTokenHigh(b, o), tulle.probeTokenLow(b, o));
         break;
     }
     return learnt;

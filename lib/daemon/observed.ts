@@ -1,0 +1,45 @@
+/** What of a running daemon can be looked at, and what an observer is. observe.ts puts both together. */
+import type { Overlay } from '../backend/overlay.ts';
+import type { TrafficRules } from '../host/rules.ts';
+import type { LeaseManager } from '../lease/manager.ts';
+import type { Registry } from '../lease/registry.ts';
+import type { ControlRoutes } from '../observe/control.ts';
+import type { PeerHealth } from '../observe/peer-probes.ts';
+import type { Logger } from '../util/log.ts';
+import type { Undo } from '../util/undo.ts';
+import type { Subnet4 } from '../wire/cidr.ts';
+import type { CniService } from './cni.ts';
+import type { DaemonNetwork } from './network.ts';
+import type { DaemonOptions } from './options.ts';
+import type { DaemonParts } from './parts.ts';
+import type { PeerWatch } from './peer-watch.ts';
+
+/** What is measured of the peers. */
+export interface PeerView {
+  /** undefined: it is not probed, because it speaks flannel's format or probes are off. */
+  of(subnet: Subnet4): PeerHealth | undefined;
+  /** How long ago anything valid came from this peer; undefined: never. Known of every peer. */
+  lastHeardMs(subnet: Subnet4): number | undefined;
+}
+
+/** What there is to look at; each is undefined until it is there, and again when it is gone. */
+export interface Observed {
+  readonly options: DaemonOptions;
+  readonly parts: DaemonParts;
+  readonly log: Logger;
+  nodeId: string | undefined;
+  registry: Registry | undefined;
+  network: DaemonNetwork | undefined;
+  manager: LeaseManager | undefined;
+  overlay: Overlay | undefined;
+  peers: PeerWatch | undefined;
+  /** What probes told of the peers. */
+  probes: PeerView | undefined;
+  rules: TrafficRules | undefined;
+  cni: CniService | undefined;
+  /** What the start waits for; undefined when the node is ready. */
+  waitingFor: string | undefined;
+}
+
+/** Adds its routes; what it began in the background ends with `undo`. */
+export type Observer = (observed: Observed, routes: ControlRoutes, undo: Undo) => void;
