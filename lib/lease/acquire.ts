@@ -3,7 +3,7 @@ import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { type Choice, chooseLease, type LeaseRequest } from './choose.ts';
 import type { Clock } from './clock.ts';
-import { addressConflict, outOfSubnets, twinAdvice } from './holder.ts';
+import { addressConflict, misfit, outOfSubnets, twinAdvice } from './holder.ts';
 import { type Lease, type LeaseSubnets, mergeAttributes, nodeIdOf, printSubnets, subnetKey } from './lease.ts';
 import { type Registry, RegistryError, registryCodeOf } from './registry.ts';
 import { createRetry } from './retry.ts';
@@ -23,8 +23,8 @@ export interface Acquired {
   lease: Lease;
   /** Monotonic clock: when the write that the registry acknowledged was sent. */
   sentMs: number;
-  /** Made now, and not taken up again. */
-  isNew: boolean;
+  /** It was there already, and whoever wrote it may still run. Not where the registry gave it to us. */
+  takenUp: boolean;
 }
 
 /** Each collision means that another node got a subnet, so a node that loses so often meets something else. */
@@ -82,16 +82,17 @@ async function tryAcquire(
   const sentMs = clock.monotonicMs();
   const { action } = choice;
   if (action.kind === 'full') throw outOfSubnets(request, snapshot);
+  if (action.kind === 'misfit') throw misfit(action.lease);
   if (action.kind === 'create') {
     const lease = await registry.create({ ...action.subnets, attributes: request.attributes }, request.ttlSeconds);
     checkAnswer(lease, action.subnets);
-    return { lease, sentMs, isNew: true };
+    return { lease, sentMs, takenUp: false };
   }
   const attributes = mergeAttributes(action.lease.attributes, request.attributes);
   const ttlSeconds = action.lease.expiresAtMs === null ? null : request.ttlSeconds;
   const lease = await registry.update(action.lease, attributes, ttlSeconds);
   checkAnswer(lease, action.lease);
-  return { lease, sentMs, isNew: false };
+  return { lease, sentMs, takenUp: snapshot.assigned === undefined };
 }
 
 function report(log: Logger, { action, discard, unusable, conflict, twins }: Choice, request: AcquireRequest): void {

@@ -2,7 +2,7 @@
 // own lease → the subnet of subnet.env, if it is free → a reservation for this node → a free one.
 import { equals4, type Subnet4, sizeOf } from '../wire/cidr.ts';
 import { fitsConfig, fitsConfig4, fitsConfig6, type NetworkConfig } from './config.ts';
-import { type Lease, type LeaseAttributes, type LeaseSubnets, nodeIdOf } from './lease.ts';
+import { type Lease, type LeaseAttributes, type LeaseSubnets, nodeIdOf, sameSubnets } from './lease.ts';
 import { createOverlapIndex, type OverlapIndex } from './overlap.ts';
 import type { Snapshot } from './registry.ts';
 
@@ -18,7 +18,12 @@ export interface LeaseRequest {
 
 export interface Choice {
   /** Keep and renew this lease, create one, or nothing is left. */
-  action: { kind: 'keep'; lease: Lease } | { kind: 'create'; subnets: LeaseSubnets } | { kind: 'full' };
+  action:
+    | { kind: 'keep'; lease: Lease }
+    | { kind: 'create'; subnets: LeaseSubnets }
+    | { kind: 'full' }
+    /** The registry assigned one that the configuration does not allow. */
+    | { kind: 'misfit'; lease: Lease };
   /** Leases of ours that no longer fit the configuration: remove them first. */
   discard: Lease[];
   /** Reservations of ours that do not fit: an operator made them, an operator must mend them. */
@@ -45,6 +50,7 @@ export interface Draw {
 /** Decides on one snapshot. */
 export function chooseLease(snapshot: Snapshot, request: LeaseRequest, draw: Draw): Choice {
   const { config, previousSubnet = {} } = request;
+  if (snapshot.assigned !== undefined) return takeAssigned(snapshot, snapshot.assigned, request);
   const ours = snapshot.leases.filter(lease => isOwn(lease, request));
   const fitting = ours.filter(lease => fitsConfig(config, lease));
   const discard = ours.filter(lease => lease.expiresAtMs !== null && !fitting.includes(lease));
@@ -69,6 +75,14 @@ export function chooseLease(snapshot: Snapshot, request: LeaseRequest, draw: Dra
   const reservation = fitting[0];
   if (reservation !== undefined && !(subnets !== undefined && isPrevious(subnets))) return keep(reservation);
   return { action: subnets === undefined ? { kind: 'full' } : { kind: 'create', subnets }, ...choice };
+}
+
+/** A registry that gives out the subnets leaves nothing to choose. */
+function takeAssigned({ leases }: Snapshot, lease: Lease, request: LeaseRequest): Choice {
+  const others = leases.filter(other => !sameSubnets(other, lease));
+  const conflict = others.find(other => sameAddress(other, request));
+  const kind = fitsConfig(request.config, lease) ? 'keep' : 'misfit';
+  return { action: { kind, lease }, discard: [], unusable: [], twins: [], ...(conflict && { conflict }) };
 }
 
 /** A key that an operator made for us and that we have not taken yet: no TTL, and our address or our node id alone. */

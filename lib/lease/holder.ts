@@ -2,7 +2,7 @@
 import { TulleError } from '../util/errors.ts';
 import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import { isOwn, type LeaseRequest } from './choose.ts';
-import { type Lease, nodeIdOf, printSubnets } from './lease.ts';
+import { type Lease, type LeaseSubnets, nodeIdOf, printSubnets, sameSubnets } from './lease.ts';
 import { createOverlapIndex } from './overlap.ts';
 import type { Snapshot } from './registry.ts';
 
@@ -34,6 +34,19 @@ export function whyTaken({ leases, unreadable = [] }: Snapshot, lease: Lease): s
   return clash.value === undefined
     ? 'its entry in the registry cannot be read'
     : `the subnet is now in ${holderOf(clash.value)}`;
+}
+
+/** Why the subnet that a registry gave us is not ours any more, or undefined when it is. */
+export function whyReassigned(assigned: LeaseSubnets, lease: LeaseSubnets): string | undefined {
+  if (sameSubnets(assigned, lease)) return undefined;
+  return `the registry gives this node ${printSubnets(assigned)} now, not ${printSubnets(lease)}`;
+}
+
+export function misfit(lease: LeaseSubnets): TulleError {
+  return new TulleError(
+    'bad-config',
+    `the registry gives this node ${printSubnets(lease)}, which the network configuration does not allow: make them agree`,
+  );
 }
 
 /** Two nodes with one address: without a lease of our own there is nothing that we may do. */

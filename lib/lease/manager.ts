@@ -13,7 +13,7 @@ import { isOwn } from './choose.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { createContest } from './contest.ts';
 import { renewAfterMs, trustMs } from './deadline.ts';
-import { holderOf, whyForeign, whyTaken } from './holder.ts';
+import { holderOf, whyForeign, whyReassigned, whyTaken } from './holder.ts';
 import {
   type Lease,
   type LeaseSubnets,
@@ -125,8 +125,8 @@ export class LeaseManager {
   /** Takes a lease; acquire.ts says how, and what it throws. */
   async acquire(request: AcquireRequest, signal?: AbortSignal): Promise<Lease> {
     const tools = { registry: this.#registry, clock: this.#clock, random: this.#random, log: this.#log };
-    const { lease, sentMs, isNew } = await acquireLease(tools, request, signal);
-    if (!isNew) this.#contest.tookUp();
+    const { lease, sentMs, takenUp } = await acquireLease(tools, request, signal);
+    if (takenUp) this.#contest.tookUp();
     this.#accept(lease, sentMs, request);
     return lease;
   }
@@ -272,8 +272,14 @@ export class LeaseManager {
       if (!isOneOf(code.code, 'missing', 'conflict') || attempt >= maximumCollisions) throw code;
 
       const snapshot = await this.#registry.list();
-      const found = snapshot.leases.find(other => sameSubnets(other, previous));
-      const lost = found === undefined ? whyTaken(snapshot, previous) : whyForeign(found, request);
+      const { assigned } = snapshot;
+      const found = assigned ?? snapshot.leases.find(other => sameSubnets(other, previous));
+      const lost =
+        assigned !== undefined
+          ? whyReassigned(assigned, previous)
+          : found === undefined
+            ? whyTaken(snapshot, previous)
+            : whyForeign(found, request);
       if (lost !== undefined) return lost;
       if (found !== undefined) {
         const rival = found.modRevision !== base.modRevision && this.#whoWrote(found);
@@ -285,6 +291,11 @@ export class LeaseManager {
       const wanted = { ...subnetsOf(previous), attributes };
       const taken = await this.#write(request, previous, () => this.#registry.create(wanted, request.ttlSeconds));
       if (taken === undefined) break;
+      // It is known to be gone, and no TTL says until when it was ours: it ended when it went.
+      if (previous.expiresAtMs === null && !this.fenced) {
+        this.#setDeadline(Number.NEGATIVE_INFINITY);
+        this.#ring();
+      }
       if (taken.code !== 'taken') throw taken; // else taken since the list: look again
     }
     const lease = this.#lease!;

@@ -40,6 +40,11 @@ export interface Snapshot {
    * under such a key stays as it was: somebody's malformed value must not remove a peer that is well.
    */
   unreadable?: LeaseSubnets[];
+  /**
+   * What this node has, in a registry that gives out the subnets itself; it is among the leases, too. Its node may take this
+   * one and no other. Absent in such a registry: this node has none at present.
+   */
+  assigned?: Lease;
 }
 
 /** What changed since the message before. */
@@ -75,4 +80,8 @@ export interface Registry {
    */
   watch(signal: AbortSignal): AsyncIterable<Snapshot | Events>;
   close(): Promise<void>;
+  /** In a registry that knows the nodes by names of its own: this node's, once `config` has answered. */
+  nodeName?(): string;
+  /** This node carries packets now: where that is the registry's business, it says so to the cluster and keeps saying it. */
+  announceReady?(): void;
 }

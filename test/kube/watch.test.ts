@@ -1,0 +1,215 @@
+// The watch of nodes: what a peer knows must be the truth again after whatever happened to the connection.
+import t from 'tap';
+import { ApiError, expired, tooManyRequests } from '../../lib/lab/kube-api/objects.ts';
+import { announced, follow, openBench, prefix, until } from './support.ts';
+
+const address = (value: string): object => ({ metadata: { annotations: { [`${prefix}/public-ip`]: value } } });
+const heartbeat = (second: number): object => ({
+  status: { conditions: [{ type: 'Ready', lastHeartbeatTime: second }] },
+});
+
+t.test('nodes come, change, go, and come again', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  bench.addNode('node2', ['10.42.2.0/24']);
+  const peer = follow(t, bench.registry(undefined));
+  await until('the snapshot', () => peer.messages.length === 1);
+  t.same(peer.view(), ['10.42.1.0-24 10.88.0.1'], 'a node without a daemon is no peer');
+
+  bench.write('node2', { metadata: { annotations: announced('node2', '10.88.0.2') } });
+  await until('node2', () => peer.view().length === 2);
+  const before = peer.messages.length;
+  for (let second = 0; second < 20; second++) bench.write('node2', heartbeat(second));
+  bench.write('node1', address('10.88.0.11'));
+  await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
+  t.equal(peer.messages.length, before + 1, 'heartbeats are no news');
+
+  bench.removeNode('node1');
+  await until('it is gone', () => peer.view().length === 1);
+  bench.addNode('node1', ['10.42.7.0/24'], announced('node1', '10.88.0.1'));
+  await until('it is back with another subnet', () => peer.view().includes('10.42.7.0-24 10.88.0.1'));
+  bench.addNode('node3', ['10.42.1.0/24'], announced('node3', '10.88.0.3'));
+  await until('another node has the old one', () => peer.view().includes('10.42.1.0-24 10.88.0.3'));
+
+  bench.write('node3', { metadata: { annotations: { [`${prefix}/backend-data`]: 'no JSON' } } });
+  bench.write('node2', address('10.88.0.22'));
+  await until('the next event', () => peer.view().includes('10.42.2.0-24 10.88.0.22'));
+  t.ok(peer.view().includes('10.42.1.0-24 10.88.0.3'), 'what cannot be read leaves what was known');
+  bench.write('node3', { metadata: { annotations: { [`${prefix}/kube-subnet-manager`]: null } } });
+  await until('withdrawn', () => peer.view().length === 2);
+  t.equal(peer.snapshots(), 1);
+});
+
+t.test('a dropped connection: nothing is lost, nothing is listed again', async t => {
+  const bench = await openBench(t);
+  for (let i = 1; i <= 3; i++) bench.addNode(`node${i}`, [`10.42.${i}.0/24`], announced(`node${i}`, `10.88.0.${i}`));
+  const peer = follow(t, bench.registry(undefined));
+  await until('the watch', () => bench.api.watches.size === 1);
+  for (let round = 0; round < 5; round++) {
+    bench.api.dropConnections();
+    bench.write('node2', address(`10.88.1.${round}`));
+    await until('the write', () => peer.view().includes(`10.42.2.0-24 10.88.1.${round}`));
+    await until('the watch', () => bench.api.watches.size === 1);
+  }
+  t.equal(peer.snapshots(), 1);
+  t.equal(bench.api.asked.filter(ask => ask.verb === 'list').length, 1);
+});
+
+t.test('a server that forgot: list again, and say what changed meanwhile', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  bench.addNode('node2', ['10.42.2.0/24'], announced('node2', '10.88.0.2'));
+  let away = false;
+  bench.api.options.intercept = () => (away ? 'drop' : undefined);
+  const peer = follow(t, bench.registry(undefined));
+  await until('the watch', () => bench.api.watches.size === 1);
+  away = true;
+  bench.api.dropConnections();
+  bench.removeNode('node1');
+  bench.write('node2', address('10.88.0.22'));
+  bench.addNode('node3', ['10.42.3.0/24'], announced('node3', '10.88.0.3'));
+  bench.api.store.compact();
+  t.same(peer.view(), ['10.42.1.0-24 10.88.0.1', '10.42.2.0-24 10.88.0.2'], 'what is known stays in force');
+  away = false;
+  await until('the truth', () => peer.snapshots() === 2);
+  t.same(peer.view(), ['10.42.2.0-24 10.88.0.22', '10.42.3.0-24 10.88.0.3']);
+  t.ok(bench.lines.some(line => line.includes('gap') && line.includes('too old resource version')));
+
+  // The same as the answer of an HTTP request and not as an event.
+  let once = true;
+  bench.api.options.intercept = ask => {
+    if (ask.verb !== 'watch' || !once) return undefined;
+    once = false;
+    return expired('The resourceVersion for the provided watch is too old.');
+  };
+  bench.api.dropConnections();
+  await until('another list', () => peer.snapshots() === 3);
+});
+
+t.test('a cluster that was restored from a backup counts from an older version', async t => {
+  const bench = await openBench(t);
+  for (let i = 0; i < 20; i++) bench.addNode(`gone${i}`);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const registry = bench.registry(undefined);
+  const peer = follow(t, registry);
+  await until('the watch', () => bench.api.watches.size === 1);
+  const restored = await openBench(t);
+  restored.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.9'));
+  const { store } = bench.api;
+  // The same address, another store: every request sees the restored one.
+  const known = peer.messages[0].revision;
+  bench.api.options.intercept = ask =>
+    ask.verb === 'watch' && Number(ask.query.get('resourceVersion')) > store.revision
+      ? new ApiError(504, 'Timeout', `Too large resource version: ${ask.query.get('resourceVersion')}, current: 1`)
+      : undefined;
+  store.restore(restored.api.store);
+  bench.api.dropConnections();
+  await until('the restored node', () => peer.view().includes('10.42.1.0-24 10.88.0.9'));
+  t.ok(bench.lines.some(line => line.includes('restored from a backup')));
+  t.ok(peer.messages.at(-1)!.revision > known, 'what comes is newer all the same');
+});
+
+t.test('a watch that stalls without an end', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const times = { idleMs: 300, spreadMs: 10, firstPauseMs: 10, longestPauseMs: 100 };
+  const peer = follow(t, bench.registry(undefined, { times }));
+  await until('the watch', () => bench.api.watches.size === 1);
+  for (const watch of bench.api.watches) watch.freeze();
+  bench.write('node1', address('10.88.0.11'));
+  await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
+  t.equal(peer.snapshots(), 1, 'from where it stood');
+  t.ok(bench.lines.some(line => line.includes('no answer in time')));
+});
+
+t.test('bookmarks keep a quiet watch alive and its version young', async t => {
+  const bench = await openBench(t, { bookmarkMs: 20 });
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const times = { idleMs: 10_000, spreadMs: 10, firstPauseMs: 10, longestPauseMs: 100 };
+  const peer = follow(t, bench.registry(undefined, { times }));
+  await until('the watch', () => bench.api.watches.size === 1);
+  // Things happen in the cluster that are none of ours, and are forgotten again.
+  for (let i = 0; i < 5; i++) bench.addPod(`pod${i}`);
+  const version = bench.api.store.revision;
+  const bookmarked = (): boolean => {
+    bench.api.dropConnections();
+    const last = bench.api.asked.findLast(ask => ask.verb === 'watch');
+    return Number(last?.query.get('resourceVersion')) >= version;
+  };
+  await until('a watch from a bookmark', async () => {
+    await new Promise(resolve => setTimeout(resolve, 100));
+    return bookmarked();
+  });
+  bench.api.store.compact(version);
+  bench.api.dropConnections();
+  bench.write('node1', address('10.88.0.11'));
+  await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
+  t.equal(peer.snapshots(), 1);
+});
+
+t.test('a slow stream in small pieces, with text of several bytes a letter', async t => {
+  const bench = await openBench(t, { chunkBytes: 7 });
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const peer = follow(t, bench.registry(undefined));
+  await until('the watch', () => bench.api.watches.size === 1);
+  bench.write('node1', { metadata: { labels: { city: 'Zürich→東京' } } });
+  bench.write('node1', address('10.88.0.11'));
+  await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
+  t.equal(bench.lines.filter(line => line.startsWith('warn')).length, 0);
+});
+
+t.test('5,000 nodes in pages, and a page that is gone', async t => {
+  const bench = await openBench(t);
+  for (let i = 0; i < 5000; i++) {
+    const subnet = `10.${64 + (i >> 8)}.${i & 255}.0/24`;
+    bench.addNode(`node${i}`, [subnet], announced(`node${i}`, `10.88.${i >> 8}.${i & 255}`));
+  }
+  let pages = 0;
+  bench.api.options.intercept = ask => {
+    if (ask.verb !== 'list') return undefined;
+    pages++;
+    if (pages === 4) bench.api.store.compact(bench.api.store.revision + 1);
+    if (pages === 4) bench.write('node4999', address('10.99.9.9'));
+    return undefined;
+  };
+  const { leases } = await bench.registry(undefined).list();
+  t.equal(leases.length, 5000);
+  t.ok(
+    leases.some(lease => lease.attributes.PublicIP === '10.99.9.9'),
+    'at one version, the newer one',
+  );
+  t.ok(pages >= 13, `${pages} pages: three, one that was gone, ten`);
+  t.ok(bench.api.asked.every(ask => ask.query.get('limit') === '500'));
+});
+
+t.test('a server that is too busy says when to come again', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const times: number[] = [];
+  bench.api.options.intercept = ask => {
+    if (ask.verb !== 'list') return undefined;
+    times.push(performance.now());
+    return times.length <= 2 ? tooManyRequests(1) : undefined;
+  };
+  const { leases } = await bench.registry(undefined).list();
+  t.equal(leases.length, 1);
+  t.equal(times.length, 3);
+  t.ok(times[1] - times[0] >= 990 && times[2] - times[1] >= 990, 'not sooner than it asked for');
+  bench.api.options.intercept = () => tooManyRequests(3600);
+  const registry = bench.registry(undefined, { deadlineMs: 500 });
+  await t.rejects(registry.list(), { code: 'unavailable', message: /is busy \(429\)/ });
+});
+
+t.test('garbage on the stream', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const peer = follow(t, bench.registry(undefined));
+  await until('the watch', () => bench.api.watches.size === 1);
+  for (const line of ['{"type":', '[]', 'null', '{"type":"ADDED","object":{}}', '{"type":"ADDED"}']) {
+    for (const watch of bench.api.watches) watch.send(`${line}\n`);
+    await until('another watch', () => bench.lines.filter(text => text.includes('sends no watch event')).length > 0);
+    await until('the watch', () => bench.api.watches.size === 1);
+  }
+  bench.write('node1', address('10.88.0.11'));
+  await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
+});
