@@ -17,15 +17,26 @@ export const twinAdvice =
   'if two machines have one node id (a cloned /etc/machine-id), give each its own with --node-id; ' +
   'if this one only got a new address, that lease ends by itself';
 
+/** Why our lease is lost, or undefined when it is still ours or free; `found` is what is there in its place now. */
+export function whyLost(
+  snapshot: Snapshot,
+  found: Lease | undefined,
+  lease: Lease,
+  request: LeaseRequest,
+): string | undefined {
+  if (snapshot.assigned !== undefined) return whyReassigned(snapshot.assigned, lease);
+  return found === undefined ? whyTaken(snapshot, lease) : whyForeign(found, request);
+}
+
 /** Why a lease on our subnet is not ours any more, or undefined when it is. */
-export function whyForeign(found: Lease, request: LeaseRequest): string | undefined {
+function whyForeign(found: Lease, request: LeaseRequest): string | undefined {
   if (isOwn(found, request)) return undefined;
   const twin = nodeIdOf(found) === request.nodeId ? `, which is our own node id on another address: ${twinAdvice}` : '';
   return `the subnet is now in ${holderOf(found)}${twin}`;
 }
 
 /** Why a lease that is gone cannot be made again, or undefined when its subnet is free. */
-export function whyTaken({ leases, unreadable = [] }: Snapshot, lease: Lease): string | undefined {
+function whyTaken({ leases, unreadable = [] }: Snapshot, lease: Lease): string | undefined {
   const index = createOverlapIndex<Lease>();
   for (const subnets of unreadable) index.add(subnets, undefined);
   for (const other of leases) index.add(other, other);
@@ -37,7 +48,7 @@ export function whyTaken({ leases, unreadable = [] }: Snapshot, lease: Lease): s
 }
 
 /** Why the subnet that a registry gave us is not ours any more, or undefined when it is. */
-export function whyReassigned(assigned: LeaseSubnets, lease: LeaseSubnets): string | undefined {
+function whyReassigned(assigned: LeaseSubnets, lease: LeaseSubnets): string | undefined {
   if (sameSubnets(assigned, lease)) return undefined;
   return `the registry gives this node ${printSubnets(assigned)} now, not ${printSubnets(lease)}`;
 }

@@ -13,7 +13,7 @@ import { isOwn } from './choose.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { createContest } from './contest.ts';
 import { renewAfterMs, trustMs } from './deadline.ts';
-import { holderOf, whyForeign, whyReassigned, whyTaken } from './holder.ts';
+import { holderOf, whyLost } from './holder.ts';
 import {
   type Lease,
   type LeaseSubnets,
@@ -272,14 +272,8 @@ export class LeaseManager {
       if (!isOneOf(code.code, 'missing', 'conflict') || attempt >= maximumCollisions) throw code;
 
       const snapshot = await this.#registry.list();
-      const { assigned } = snapshot;
-      const found = assigned ?? snapshot.leases.find(other => sameSubnets(other, previous));
-      const lost =
-        assigned !== undefined
-          ? whyReassigned(assigned, previous)
-          : found === undefined
-            ? whyTaken(snapshot, previous)
-            : whyForeign(found, request);
+      const found = snapshot.assigned ?? snapshot.leases.find(other => sameSubnets(other, previous));
+      const lost = whyLost(snapshot, found, previous, request);
       if (lost !== undefined) return lost;
       if (found !== undefined) {
         const rival = found.modRevision !== base.modRevision && this.#whoWrote(found);

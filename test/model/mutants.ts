@@ -43,7 +43,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'takes whatever lease is on its subnet for its own',
     file: 'manager',
-    from: /found === undefined \? whyTaken\(snapshot, previous\) : whyForeign\(found, request\)/,
+    from: /whyLost\(snapshot, found, previous, request\)/,
     to: 'undefined',
     caught: owners,
   },
