@@ -1,5 +1,6 @@
 /** Every tunnel that the bench knows, in the order of the table. */
 import { nebula, wireguardGo } from './encrypted.ts';
+import { floor } from './floor.ts';
 import { bareVeth, vxlan } from './kernel.ts';
 import { fastd, openvpn, quicktun, tinc } from './plain.ts';
 import { tulleTunnels } from './tulle.ts';
@@ -11,6 +12,7 @@ export const BASELINE = 'vxlan';
 export const TUNNELS: readonly Tunnel[] = [
   bareVeth,
   vxlan,
+  floor,
   ...tulleTunnels,
   fastd,
   quicktun,
