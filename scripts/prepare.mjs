@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
+import { findCompiler } from './compiler.mjs';
 
 const say = text => process.stderr.write(`${text}\n`);
 
@@ -27,6 +28,8 @@ function newest(folder) {
   return time;
 }
 
+const PLATFORM = `linux-${process.arch}`;
+const hasCompiler = () => findCompiler() !== undefined;
 const timeOf = path => (existsSync(path) ? statSync(path).mtimeMs : 0);
 
 /** `npm ci`, when node_modules is missing or older than the lock file. */
@@ -39,8 +42,7 @@ export function ensureDependencies(root) {
 
 /** A C compiler for the addon. On a bare Debian the root user gets one; everybody else gets told how, by the addon's build. */
 function ensureCompiler() {
-  const has = ['cc', 'gcc', 'clang'].some(name => spawnSync(name, ['--version']).status === 0);
-  if (has || process.getuid() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return;
+  if (hasCompiler() || process.getuid() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return;
   say('tulle: no C compiler here: installing gcc and libc6-dev with apt-get (once)');
   const quiet = {
     stdio: ['ignore', process.stderr, process.stderr],
@@ -52,16 +54,29 @@ function ensureCompiler() {
 
 /** The addon, when it is missing or older than its sources. */
 export function ensureAddon(root) {
-  const addon = ['prebuilds', 'build'].map(folder => join(root, folder, `linux-${process.arch}`, 'tulle.node'));
-  const sources = newest(join(root, 'lib/sys'));
-  if (addon.some(path => timeOf(path) >= sources)) return;
-  must(process.execPath, [join(root, 'scripts/build-addon.mjs')], root, 'see the message above');
+  ensureNative(
+    root,
+    'build-addon.mjs',
+    'lib/sys',
+    ['build', 'prebuilds'].map(folder => join(folder, PLATFORM, 'tulle.node')),
+  );
 }
 
 /** The CNI plugin in C, when it is missing or older than its sources. */
 export function ensureCniPlugin(root) {
-  if (timeOf(join(root, 'dist/cmd/tulle-cni')) >= newest(join(root, 'cmd/tulle-cni'))) return;
-  must(process.execPath, [join(root, 'scripts/build-cni.mjs')], root, 'see the message above');
+  ensureNative(root, 'build-cni.mjs', 'cmd/tulle-cni', [
+    'dist/cmd/tulle-cni',
+    join('prebuilds', PLATFORM, 'tulle-cni'),
+  ]);
+}
+
+/** `places` in the order in which they are looked for: the first one there must not be older than the sources. */
+function ensureNative(root, script, sources, places) {
+  const used = places.map(place => join(root, place)).find(existsSync);
+  if (used !== undefined && timeOf(used) >= newest(join(root, sources))) return;
+  // A prebuilt one that is old is no reason not to compile; without a compiler it is better than nothing.
+  const compile = hasCompiler() ? ['--compile'] : [];
+  must(process.execPath, [join(root, 'scripts', script), ...compile], root, 'see the message above');
 }
 
 /** The live page, when it is missing or older than what it is made of. */

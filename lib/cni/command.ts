@@ -14,11 +14,13 @@ options:
   --conf-dir DIR     where it looks for configurations (default ${DEFAULT_CONF_DIRECTORY})
   --socket PATH      tulled's --cni-socket, where it is not the default
   --name NAME        the network's name in the configuration (default tulle)
+  --config FILE      install this configuration instead of making one: a conflist with a plugin of type tulle-cni
   --portmap          chain the reference plugin portmap, for host ports; it must be in --bin-dir
   --force            replace or remove a configuration that somebody changed
   --help             print this
 
 Example: tulle cni install --bin-dir /usr/lib/cni --portmap
+         tulle cni install --config /etc/tulle/cni-conf.json --force
 `;
 
 const OPTIONS = {
@@ -26,6 +28,7 @@ const OPTIONS = {
   'conf-dir': { type: 'string', default: DEFAULT_CONF_DIRECTORY },
   socket: { type: 'string' },
   name: { type: 'string' },
+  config: { type: 'string' },
   portmap: { type: 'boolean' },
   force: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
@@ -43,6 +46,7 @@ export async function cni(args: readonly string[]): Promise<number> {
     confDirectory: filled('conf-dir', values['conf-dir']),
     ...(values.socket !== undefined && { socket: socketOption(values.socket) }),
     ...(values.name !== undefined && { name: nameOption(values.name) }),
+    ...(values.config !== undefined && { config: configOption(values) }),
     portmap: values.portmap === true,
     force: values.force === true,
   };
@@ -81,6 +85,14 @@ function filled(option: string, text: string): string {
 function socketOption(path: string): string {
   if (path.startsWith('/') && Buffer.byteLength(path) <= LONGEST_SOCKET_PATH) return path;
   throw usage(`--socket "${path}" is not an absolute path of at most ${LONGEST_SOCKET_PATH} bytes`);
+}
+
+/** It says itself what the others would. */
+function configOption({ config, ...others }: ReturnType<typeof parse>['values']): string {
+  for (const name of ['socket', 'name', 'portmap'] as const) {
+    if (others[name] !== undefined) throw usage(`--${name} has no meaning with --config; leave one of them out`);
+  }
+  return filled('config', config ?? '');
 }
 
 function nameOption(name: string): string {

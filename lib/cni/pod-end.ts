@@ -1,6 +1,7 @@
 /** The pod's end of the pair: addresses, routes, settings, inside the pod's namespace. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { writeSetting } from '../host/sysctl.ts';
 import { type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
 import { withNamespace } from '../sys/sys.ts';
 import { codeOf, messageOf } from '../util/errors.ts';
@@ -58,7 +59,8 @@ function writeSettings({ ifname, dad }: PodEnd, families: ReadonlySet<Family>): 
 /** False when the kernel has no such setting. */
 function write(path: string, value: string): boolean {
   try {
-    writeFileSync(path, value);
+    // A read-only /proc/sys that is right already will do.
+    if (readFileSync(path, 'latin1').trimEnd() !== value) writeSetting(path, value);
     return true;
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return false;

@@ -38,6 +38,26 @@ export function setSysctl(namespace: string | undefined, key: string, value: str
   const before = getSysctl(namespace, key);
   const path = sysctlPath(key);
   const text = String(value);
-  if (before !== text) at(namespace, `set sysctl ${key}=${text}`, () => writeFileSync(path, text));
+  if (before !== text) at(namespace, `set sysctl ${key}=${text}`, () => writeSetting(path, text));
   return before;
+}
+
+/**
+ * A container's /proc/sys is read-only unless it is privileged; one that may write is given the host's /proc/sys/net here
+ * (deploy/tulle.yml). Whose settings are found there is decided as in /proc/sys: by the namespace of who looks.
+ */
+const HOST_ROOT = '/host';
+
+/** Writes a file below /proc/sys. @throws Node's system error */
+export function writeSetting(path: string, value: string): void {
+  try {
+    writeFileSync(path, value);
+  } catch (error) {
+    if (codeOf(error) !== 'EROFS') throw error;
+    try {
+      writeFileSync(HOST_ROOT + path, value);
+    } catch {
+      throw error; // what is wrong is that the first one is read-only
+    }
+  }
 }

@@ -2,13 +2,13 @@
  * Plugs the lab's pods in as a container runtime does: it executes the CNI plugin, which asks its node's daemon. The
  * program is the C one where it was built, else its twin in TypeScript.
  */
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
+import { nativeProgram } from '../cni/program.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { newNamespace } from './build.ts';
 import type { Daemon } from './cluster.ts';
 import type { PodPlan } from './plan.ts';
-import { packageRoot, program, spawnIn } from './spawn.ts';
+import { program, spawnIn } from './spawn.ts';
 import { type LabState, namespaceFile } from './state.ts';
 
 /** An ADD takes milliseconds; a machine under load gets more. */
@@ -63,8 +63,8 @@ async function plugPod(state: LabState, { node, cniSocket }: Daemon, pod: PodPla
 
 /** The program and its first arguments. */
 function cniProgram(): string[] {
-  const native = join(packageRoot(), 'dist/cmd/tulle-cni');
-  return existsSync(native) ? [native] : [process.execPath, program('cmd/tulle-cni.js')];
+  const native = nativeProgram();
+  return native === undefined ? [process.execPath, program('cmd/tulle-cni.js')] : [native];
 }
 
 /** The first address of a CNI result, without its length. */

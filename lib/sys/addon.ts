@@ -25,11 +25,12 @@ function packageRoot(): string | undefined {
   }
 }
 
+/** What was compiled here goes before what came with the package: it is compiled only where the other does not load. */
 function find(): string | undefined {
   if (process.env['TULLE_ADDON']) return process.env['TULLE_ADDON'];
   const root = packageRoot();
   if (root === undefined) return undefined;
-  const places = ['prebuilds', 'build'].map(place => join(root, place, `linux-${process.arch}`, 'tulle.node'));
+  const places = ['build', 'prebuilds'].map(place => join(root, place, `linux-${process.arch}`, 'tulle.node'));
   return places.find(existsSync);
 }
 

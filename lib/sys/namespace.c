@@ -102,11 +102,11 @@ static int check_removable(const char *path) {
   int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return -errno;
   struct statfs system;
-  struct stat file;
-  int status = fstatfs(fd, &system) != 0 || fstat(fd, &file) != 0 ? -errno : 0;
+  struct statx file; // not fstat: as a symbol that is younger than the glibc that Node.js needs
+  int status = fstatfs(fd, &system) != 0 || statx(fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_SIZE, &file) != 0 ? -errno : 0;
   close(fd);
   if (status != 0 || system.f_type == NSFS_MAGIC) return status;
-  return S_ISREG(file.st_mode) && file.st_size == 0 ? 0 : -EINVAL;
+  return S_ISREG(file.stx_mode) && file.stx_size == 0 ? 0 : -EINVAL;
 }
 
 // removeNamespace(path): 0, also when there is nothing. Processes and sockets inside keep the namespace alive.

@@ -58,7 +58,7 @@ function plainClients(): Client[] {
     },
   ];
   const program = join(root, 'dist/cmd/tulle-cni');
-  if (!existsSync(program)) spawnSync(process.execPath, [join(root, 'scripts/build-cni.mjs')]);
+  if (!existsSync(program)) spawnSync(process.execPath, [join(root, 'scripts/build-cni.mjs'), '--compile']);
   if (existsSync(program)) list.unshift({ name: 'C', command: [program] });
   return list;
 }

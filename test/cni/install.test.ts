@@ -1,10 +1,25 @@
 // Installing into folders of the test's own.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { install, uninstall } from '../../lib/cni/install.ts';
+
+const readOnlyFolders =
+  process.getuid?.() !== 0 || spawnSync('unshare', ['--mount', 'true']).status !== 0
+    ? 'SKIPPED, needs root and unshare'
+    : false;
 
 function place(t: Test, programs: Record<string, string> = { 'tulle-cni': 'ELF', 'tulle-cni.js': '' }) {
   const root = t.testdir({ programs });
@@ -76,7 +91,82 @@ t.test('a failure leaves nothing', async t => {
   t.throws(() => install({ ...options, confDirectory: '/proc/no/conf' }), { message: /cannot be made/ });
   t.notOk(existsSync(program));
   const nothing = place(t, {});
-  t.throws(() => install(nothing.options), { message: /neither .* nor .* is there/ });
+  t.throws(() => install(nothing.options), {
+    message: /neither tulle-cni nor tulle-cni.js is in .*: run "npm run build"/,
+  });
+});
+
+t.test('a configuration that is given', async t => {
+  const { root, options, conflist, program } = place(t);
+  const config = join(root, 'given.json');
+  t.throws(() => install({ ...options, config }), { message: /given.json does not exist$/ });
+  for (const [text, message] of [
+    ['{', /is not JSON/],
+    ['null', /is not a configuration list/],
+    ['{"plugins":[null,7,{"type":"bridge"}]}', /is not a configuration list with a plugin of type "tulle-cni"/],
+    ['{"plugins":{"type":"tulle-cni"}}', /is not a configuration list/],
+  ] as const) {
+    writeFileSync(config, text);
+    t.throws(() => install({ ...options, config }), { code: 'install', message }, text);
+    t.notOk(existsSync(program), 'nothing was installed');
+  }
+  const text = '{ "name": "cbr0", "plugins": [{ "type": "portmap" }, { "type": "tulle-cni" }] }';
+  writeFileSync(config, text);
+  install({ ...options, config });
+  t.equal(readFileSync(conflist, 'utf8'), text, 'as it was written');
+  install({ ...options, config });
+  writeFileSync(config, text.replace('cbr0', 'cbr1'));
+  t.throws(() => install({ ...options, config }), { message: /says something else/ });
+  install({ ...options, config, force: true });
+  t.match(readFileSync(conflist, 'utf8'), /cbr1/);
+  t.same(uninstall(options), [conflist, program]);
+});
+
+t.test('a folder of programs that is read-only', { skip: readOnlyFolders }, async t => {
+  const { root, options, conflist, program } = place(t);
+  mkdirSync(join(root, 'bin'));
+  const inside = `const { install } = await import(process.argv[1]); install(JSON.parse(process.argv[2]));`;
+  const module = fileURLToPath(new URL('../../lib/cni/install.js', import.meta.url));
+  const readOnly = () =>
+    spawnSync(
+      'unshare',
+      [
+        ...[
+          '--mount',
+          'sh',
+          '-c',
+          'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+          join(root, 'bin'),
+        ],
+        ...[process.execPath, '--input-type=module', '-e', inside, module, JSON.stringify(options)],
+      ],
+      { encoding: 'utf8' },
+    );
+  const first = readOnly();
+  t.not(first.status, 0);
+  t.match(first.stderr, /tulle-cni cannot be written: EROFS/);
+  t.notOk(existsSync(conflist), 'no configuration without its program');
+  install(options);
+  rmSync(conflist);
+  t.equal(readOnly().status, 0, 'the same program is there already');
+  t.ok(existsSync(conflist));
+  writeFileSync(program, 'of another version');
+  t.not(readOnly().status, 0);
+});
+
+t.test('an install that was killed is no obstacle, and its remains go', async t => {
+  const { root, options } = place(t);
+  install(options);
+  const remains = [
+    join(root, 'bin/.tulle-cni.0123456789abcdef.tulle-tmp'),
+    join(root, 'conf/.10-tulle.conflist.1-1.tulle-tmp'),
+  ];
+  const fresh = join(root, 'bin/.tulle-cni.fresh.tulle-tmp');
+  for (const path of [...remains, fresh]) writeFileSync(path, 'half');
+  for (const path of remains) utimesSync(path, new Date(0), new Date(0));
+  install(options);
+  for (const path of remains) t.notOk(existsSync(path), path);
+  t.ok(existsSync(fresh), 'somebody may be writing it');
 });
 
 t.test('without the C program a script starts its twin', async t => {
