@@ -53,6 +53,8 @@ export interface Overlay {
   readonly device: string;
   /** It follows the underlay's. */
   readonly mtu: number;
+  /** The underlay address and port that datagrams leave from and come to. */
+  readonly address: string;
   readonly port: number;
   apply(changes: readonly PeerChange[]): void;
   /** Our lease got a new key: the subnet is the same. */
@@ -245,6 +247,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     get mtu() {
       return mtu;
     },
+    address: options.address,
     port: backend.port,
     apply(changes) {
       const puts: Peer[] = [];

@@ -7,13 +7,14 @@ import { ControlRoutes } from '../observe/control.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
+import { observeCapture } from './observe-capture.ts';
 import type { Observed, Observer } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { peersRoute } from './peers-route.ts';
 
 /** Every room that observes, in no order. */
-const OBSERVERS: readonly Observer[] = [peersRoute];
+const OBSERVERS: readonly Observer[] = [peersRoute, observeCapture];
 
 interface Given {
   options: DaemonOptions;

@@ -19,6 +19,8 @@ export const RING_GENERATION = 3;
 export const RING_SNAPLEN = 4;
 /** 1: every peer. Else those whose subnets are marked. */
 export const RING_ALL_PEERS = 5;
+/** 1: what is dropped, and nothing else. */
+export const RING_DROPS_ONLY = 6;
 export const RING_WORDS = 16;
 
 /** 16,000 records of the default length: what a worker under full load makes while the main thread is away for 20 ms. */

@@ -5,6 +5,7 @@ import { subnetIndex } from '../wire/cidr.ts';
 import {
   type CaptureRecord,
   RING_ALL_PEERS,
+  RING_DROPS_ONLY,
   RING_GENERATION,
   RING_SNAPLEN,
   type Ring,
@@ -16,6 +17,8 @@ export interface CaptureSettings {
   snaplen: number;
   /** Only the packets of the peers with these subnets, and those that belong to no peer; undefined: of all. */
   peers?: readonly Subnet4[] | undefined;
+  /** Only what is dropped: the edges are left alone. */
+  dropsOnly?: boolean;
 }
 
 export interface CaptureSource {
@@ -45,6 +48,7 @@ export class RingSource implements CaptureSource {
     if (settings !== undefined) {
       if (control[RING_GENERATION] === 0) this.#reader.clear();
       control[RING_SNAPLEN] = Math.min(settings.snaplen, 0x7fff_ffff);
+      control[RING_DROPS_ONLY] = settings.dropsOnly === true ? 1 : 0;
       control[RING_ALL_PEERS] = settings.peers === undefined ? 1 : 0;
       wanted.fill(0);
       for (const { address } of settings.peers ?? []) {

@@ -25,6 +25,7 @@ import {
   RECORD_PARTIAL,
   RECORD_REPLY,
   RING_ALL_PEERS,
+  RING_DROPS_ONLY,
   RING_GENERATION,
   RING_SNAPLEN,
   type Ring,
@@ -92,6 +93,7 @@ export class CaptureTap implements Tap {
   readonly #now: () => number;
   readonly #all: boolean;
   readonly #snaplen: number;
+  readonly #dropsOnly: boolean;
   #time = 0;
   #trains = 0;
   /** The number of the train in each receive slot. */
@@ -108,17 +110,20 @@ export class CaptureTap implements Tap {
     this.#writer = new RingWriter(slab.ring);
     this.#now = now;
     this.#all = slab.ring.control[RING_ALL_PEERS] !== 0;
+    this.#dropsOnly = slab.ring.control[RING_DROPS_ONLY] !== 0;
     this.#snaplen = Math.max(LEAST_KEPT, slab.ring.control[RING_SNAPLEN]);
   }
 
   read(count: number): void {
     this.#time = this.#now();
+    if (this.#dropsOnly) return;
     for (let slot = 0; slot < count; slot++) this.#tunSlot(slot, -1);
     this.#writer.publish();
   }
 
   sent(count: number): void {
     this.#time = this.#now();
+    if (this.#dropsOnly) return;
     const { words, messagesOffset } = this.#slab;
     for (let message = 0; message < count; message++) {
       const row = (messagesOffset >> 2) + message * MESSAGE_WORDS;
@@ -131,13 +136,14 @@ export class CaptureTap implements Tap {
     this.#time = this.#now();
     for (let slot = 0; slot < count; slot++) {
       this.#trainOf[slot] = 0;
-      this.#record(slot, -1);
+      if (!this.#dropsOnly) this.#record(slot, -1);
     }
     this.#writer.publish();
   }
 
   written(packetsOffset: number, count: number, iovsOffset: number): void {
     this.#time = this.#now();
+    if (this.#dropsOnly) return;
     const { words } = this.#slab;
     for (let packet = 0; packet < count; packet++) {
       const row = (packetsOffset >> 2) + packet * PACKET_WORDS;

@@ -195,11 +195,13 @@ export interface StatisticsOptions {
   received?: number;
   lost?: number;
   delivered?: number;
+  comment?: string;
 }
 
 export function interfaceStatistics(statistics: StatisticsOptions): Uint8Array {
   const count = (value: number | undefined): bigint | undefined => (value === undefined ? undefined : BigInt(value));
   const list = [
+    ...textOption(OPTION_COMMENT, statistics.comment),
     ...timeOption(OPTION_STATISTICS_START, statistics.start),
     ...timeOption(OPTION_STATISTICS_END, statistics.end),
     ...longOption(OPTION_STATISTICS_RECEIVED, count(statistics.received)),

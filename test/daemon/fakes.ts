@@ -199,6 +199,7 @@ export function fakeParts() {
       const overlay: Overlay = {
         device: options.deviceName.replace('%d', '0'),
         mtu: 1460,
+        address: options.address,
         port: options.backend.port,
         capture: { set: () => {}, drain: () => 0 },
         apply: changes => {
