@@ -9,6 +9,7 @@ usage: tulle COMMAND [ARGUMENT ...]
 commands:
   lab        a cluster of network namespaces on this machine: "tulle lab --help"
   lease      who has which subnet, who had it, and why: "tulle lease --help"
+  status     what this node says of itself, and whether it is well: "tulle status --help"
   cni        the CNI plugin of this machine: "tulle cni --help"
 
 The node daemon is a program of its own: "tulled --help".
@@ -18,6 +19,7 @@ The node daemon is a program of its own: "tulled --help".
 const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
   cni: async () => (await import('../lib/cni/command.ts')).cni,
   lab: async () => (await import('../lib/lab/command.ts')).lab,
+  status: async () => (await import('./tulle-status.ts')).status,
   lease: async () => (await import('./tulle-lease.ts')).lease,
 };
 

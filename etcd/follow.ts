@@ -1,6 +1,6 @@
 // Leases as they change, for ever: a snapshot, then events; a new snapshot whenever etcd cannot tell what happened.
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Events, LeaseEvent, Snapshot } from '../lib/lease/registry.ts';
+import type { Events, LeaseEvent, Snapshot, WatchTrouble } from '../lib/lease/registry.ts';
 import { messageOf } from '../lib/util/errors.ts';
 import type { Logger } from '../lib/util/log.ts';
 import { type EtcdClient, jitter } from './client.ts';
@@ -13,6 +13,7 @@ export interface FollowOptions {
   eventOf: (event: KeyEvent) => LeaseEvent | undefined;
   log: Logger;
   signal: AbortSignal;
+  onTrouble?: WatchTrouble;
 }
 
 const firstPauseMs = 100;
@@ -21,7 +22,7 @@ const reminderMs = 60_000;
 
 /** Never throws because of etcd; ends when the signal is aborted. */
 export async function* followLeases(client: EtcdClient, options: FollowOptions): AsyncGenerator<Snapshot | Events> {
-  const { range, readAll, eventOf, log, signal } = options;
+  const { range, readAll, eventOf, log, signal, onTrouble } = options;
   let clusterId = '';
   let next: number | undefined; // the revision to watch from; undefined: list first
   let pauseMs = firstPauseMs;
@@ -33,6 +34,7 @@ export async function* followLeases(client: EtcdClient, options: FollowOptions):
       const seconds = Math.round((performance.now() - awaySince) / 1000);
       log.info({ endpoints: client.endpoints, seconds }, 'etcd is back: watching leases again');
     }
+    onTrouble?.(undefined);
     awaySince = undefined;
     saidAt = Number.NEGATIVE_INFINITY;
     pauseMs = firstPauseMs;
@@ -59,6 +61,7 @@ export async function* followLeases(client: EtcdClient, options: FollowOptions):
         next = undefined;
       } else {
         const now = performance.now();
+        onTrouble?.(messageOf(error));
         awaySince ??= now;
         if (now - saidAt >= reminderMs) {
           saidAt = now;

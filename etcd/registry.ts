@@ -226,8 +226,9 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
         if (!(await removeKey(keyOf(lease), lease.modRevision, until))) throw conflict(lease);
       }),
 
-    watch: signal =>
+    watch: (signal, onTrouble) =>
       followLeases(client, {
+        ...(onTrouble !== undefined && { onTrouble }),
         range,
         readAll: () => readAll(false),
         eventOf: event => reader.eventOf(event, expiryOf),

@@ -24,6 +24,8 @@ export interface DeviceOptions {
 export interface Device {
   handle: number;
   name: string;
+  /** The TUN_F_ bits that the kernel accepted. */
+  offloads: number;
 }
 
 /**
@@ -53,7 +55,7 @@ export function openDevice(options: DeviceOptions): Device {
       netlink.addRoute({ destination: formatCidr4(options.network), link: name, replace: true });
       if (ip6 !== undefined) netlink.addRoute({ destination: formatCidr6(ip6.network), link: name, replace: true });
     });
-    return { handle, name };
+    return { handle, name, offloads: accepted ?? 0 };
   } catch (error) {
     close(handle);
     throw error;

@@ -49,3 +49,44 @@ export function tunOffloadLadder({ checksum, tso, uso }: Offloads): number[] {
   const ladder = [TUN_F_CSUM | tsoBits | (uso ? TUN_F_USO4 | TUN_F_USO6 : 0), TUN_F_CSUM | tsoBits, TUN_F_CSUM];
   return ladder.filter((bits, i) => i === 0 || bits !== ladder[i - 1]);
 }
+
+/** Whether an offload is in use; `why` is for people, `reason` for programs. */
+export interface OffloadState {
+  on: boolean;
+  reason: 'in-use' | 'transport' | 'without-offload' | 'needs-checksum' | 'kernel-lacks' | 'kernel-refused';
+  why: string;
+}
+
+export interface OffloadFacts {
+  transport: Transport;
+  without: readonly string[];
+  /** The TUN_F_ bits that the kernel accepted. */
+  tunBits: number;
+  /** What has not been refused since; undefined while no data path runs. */
+  alive: { trains: boolean; coalescing: boolean } | undefined;
+}
+
+const TUN_BITS: Partial<Record<OffloadName, number>> = {
+  checksum: TUN_F_CSUM,
+  tso: TUN_F_TSO4 | TUN_F_TSO6,
+  uso: TUN_F_USO4 | TUN_F_USO6,
+};
+
+/** Every offload with the reason why it is on or off. */
+export function offloadStates(facts: OffloadFacts): Record<OffloadName, OffloadState> {
+  const states = NAMES.map(name => [name, stateOf(name, facts)] as const);
+  return Object.fromEntries(states) as Record<OffloadName, OffloadState>;
+}
+
+function stateOf(name: OffloadName, { transport, without, tunBits, alive }: OffloadFacts): OffloadState {
+  const off = (reason: OffloadState['reason'], why: string): OffloadState => ({ on: false, reason, why });
+  if (transport !== 'offload') return off('transport', `--transport=${transport} does without offloads`);
+  if (without.includes(name)) return off('without-offload', `--without-offload=${name}`);
+  const wantsChecksum = name === 'tso' || name === 'uso';
+  if (wantsChecksum && without.includes('checksum')) return off('needs-checksum', 'it needs checksum, which is off');
+  const bits = TUN_BITS[name] ?? 0;
+  if ((tunBits & bits) !== bits) return off('kernel-lacks', "this kernel's TUN device does not offer it");
+  const refused = (name === 'trains' || name === 'coalescing') && alive?.[name] === false;
+  if (refused) return off('kernel-refused', 'the kernel refused it once, and it is off since then');
+  return { on: true, reason: 'in-use', why: 'in use' };
+}

@@ -21,9 +21,9 @@ import type { PeerChange } from '../lease/reconcile.ts';
 import { close, openUdp } from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
-import { type Backend, formatOf, overlayMtu, peerOf } from './backend.ts';
+import { type Backend, formatOf, overheadOf, overlayMtu, peerOf } from './backend.ts';
 import { openDevice } from './device.ts';
-import { offloadsOf, tunOffloadLadder } from './offloads.ts';
+import { type OffloadName, type OffloadState, offloadStates, offloadsOf, tunOffloadLadder } from './offloads.ts';
 import { watchUnderlayMtu } from './underlay-mtu.ts';
 
 export interface OverlayOptions {
@@ -61,6 +61,8 @@ export interface Overlay {
   setLease(lease: Lease): void;
   counters(): Record<string, number>;
   drops(): Record<string, number>;
+  /** What there is to be seen of it now. */
+  facts(): OverlayFacts;
   /** What passes, for whoever wants to see it; it goes on when the data path was made again. */
   capture: CaptureSource;
   /** Probes, messages and traced packets; they go nowhere while there is no data path. */
@@ -78,6 +80,25 @@ export interface Overlay {
   stop(): Promise<void>;
 }
 
+/** For status and metrics. */
+export interface OverlayFacts {
+  /** False while a data path that was lost is made again. */
+  running: boolean;
+  transport: Transport;
+  /** Bytes that each inner packet gets around it on the underlay. */
+  overhead: number;
+  offloads: Record<OffloadName, OffloadState>;
+  /** The errno with which the underlay refuses all datagrams. */
+  underlayError: string | undefined;
+  peers: readonly PeerFacts[];
+}
+
+export interface PeerFacts {
+  peer: Peer;
+  /** The MTU of the underlay's path to it, as far as is known: bytes of an outer IP packet. */
+  pathMtu: number;
+}
+
 /** Room for a burst of super-packets in both directions; more than the default, which a single one fills. */
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 /** How long the next attempt to make a lost data path again waits. */
@@ -85,6 +106,8 @@ const RESTART_DELAY_MS = 500;
 
 interface Running {
   device: string;
+  /** The TUN_F_ bits that the kernel accepted. */
+  tunBits: number;
   datapath: Datapath;
   /** Ends the data path and closes what it ran on; calling it again changes nothing. */
   end(): Promise<void>;
@@ -95,6 +118,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   const ip6 = network6 !== undefined && subnetLength6 !== undefined;
   const networks = { network, subnetLength, ...(ip6 && { network6, subnetLength6 }) };
   let mtu = overlayMtu(backend, options.underlayMtu, { ip6 });
+  const overhead = overheadOf(backend);
   const offloads = offloadsOf(options.transport, options.withoutOffloads);
   const peers = new Map<string, Peer>();
   let lease = options.own;
@@ -102,6 +126,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   let retry: NodeJS.Timeout | undefined;
   let deadline = Number.POSITIVE_INFINITY;
   let captured: CaptureSettings | undefined;
+  let underlayError: string | undefined;
   /** What data paths counted that are gone. */
   const past: Record<string, number> = {};
 
@@ -147,6 +172,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
           );
         },
         onUnderlay: code => {
+          underlayError = code;
           if (code === undefined) log.info({ address: options.address }, 'the underlay takes datagrams again');
           else
             log.warn(
@@ -167,6 +193,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       let ended: Promise<void> | undefined;
       return {
         device: device.name,
+        tunBits: device.offloads,
         datapath,
         end: () => {
           ended ??= datapath.stop().then(closeAll);
@@ -291,6 +318,22 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     believedMtu: to => (stopped ? 0 : underlay.believed(to)),
     counters: () => sinceStart(running.datapath.flows()),
     drops: () => sinceStart(running.datapath.drops()),
+    facts: () => ({
+      running: !gone,
+      transport: options.transport,
+      overhead,
+      offloads: offloadStates({
+        transport: options.transport,
+        without: options.withoutOffloads ?? [],
+        tunBits: running.tunBits,
+        alive: gone ? undefined : running.datapath.offloads(),
+      }),
+      underlayError,
+      peers: [...peers.values()].map(peer => {
+        const limit = gone ? mtu : (running.datapath.wayTo(peer.subnet)?.limit ?? mtu);
+        return { peer, pathMtu: Math.min(limit, mtu) + overhead };
+      }),
+    }),
     capture: {
       set(settings) {
         captured = settings;

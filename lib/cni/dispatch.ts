@@ -1,7 +1,7 @@
 /** One call from its frame to its answer: read, wait for its turn, do, print. Never throws. */
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
-import { type CniCommand, CniError, type CniPlugin, type CniRequest } from './plugin.ts';
+import { CNI_ERROR, type CniCommand, CniError, type CniPlugin, type CniRequest } from './plugin.ts';
 import { EMPTY_ANSWER, errorAnswer, printJson } from './protocol/answer.ts';
 import type { AnswerFrame, RequestFrame } from './protocol/frame.ts';
 import { openFrame, printVersions, readRequest, versionOf } from './protocol/request.ts';
@@ -14,7 +14,12 @@ export interface Dispatcher {
   log: Logger;
   /** Called in the container's turn before an ADD: what was written down about its past is void now. */
   onAdd?(request: CniRequest): void;
+  /** Called after each call, with the code of its error or 0. */
+  onDone?: OnCallDone;
 }
+
+/** What was asked as it was sent (undefined: nothing), the CNI code it ended with (0: well), and how long it took. */
+export type OnCallDone = (command: string | undefined, code: number, ms: number) => void;
 
 /**
  * @param signal aborted when nobody waits for the answer any more: an ADD is undone then
@@ -28,14 +33,22 @@ export async function dispatch(
 ): Promise<AnswerFrame> {
   const begin = performance.now();
   let request: CniRequest | undefined;
+  const done = (code: number): void =>
+    dispatcher.onDone?.(frame.environment.get('CNI_COMMAND'), code, performance.now() - begin);
   try {
     const opened = openFrame(frame);
-    if (opened.command === 'VERSION') return { exitCode: 0, stdout: printJson(printVersions(frame.input)) };
+    if (opened.command === 'VERSION') {
+      const answer = { exitCode: 0, stdout: printJson(printVersions(frame.input)) };
+      done(0);
+      return answer;
+    }
     request = readRequest({ ...opened, command: opened.command }, signal);
     const answer = await inTurn(dispatcher, request, isWanted);
+    done(0);
     dispatcher.log.debug({ ...describe(request), ms: performance.now() - begin }, 'cni call done');
     return answer;
   } catch (error) {
+    done(error instanceof CniError ? error.cniCode : CNI_ERROR.internal);
     logFailure(dispatcher.log, frame, request, error);
     return errorAnswer(error, versionOf(frame.input));
   }

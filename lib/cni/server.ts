@@ -8,7 +8,7 @@ import { claimSocket, listenAt, type SocketUse } from '../host/unix-socket.ts';
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { converse } from './connection.ts';
-import { type Dispatcher, dispatch } from './dispatch.ts';
+import { type Dispatcher, dispatch, type OnCallDone } from './dispatch.ts';
 import { PendingDels } from './pending.ts';
 import type { CniPlugin } from './plugin.ts';
 import { Schedule } from './schedule.ts';
@@ -18,6 +18,8 @@ export interface CniServerOptions {
   socket: string;
   plugin: CniPlugin;
   log: Logger;
+  /** Called after each call. */
+  onDone?: OnCallDone;
   /** Called when the socket is ours alone, before the plugin starts. */
   prepare?: () => Promise<void>;
   /** How long a client may take for its request. Default 5 s. */
@@ -32,6 +34,8 @@ export interface CniServerOptions {
 
 export interface CniServer {
   readonly socket: string;
+  /** Calls at this moment. */
+  load(): { running: number; waiting: number };
   /** Ends after the calls in progress, or `closeMs`; new ones find nobody. */
   close(): Promise<void>;
 }
@@ -56,6 +60,7 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
     schedule: new Schedule({ running: options.running ?? MAX_RUNNING, waiting: MAX_WAITING }),
     log,
     onAdd: request => pending.forget(request),
+    ...(options.onDone !== undefined && { onDone: options.onDone }),
   };
   const ending = new AbortController();
   const pending = new PendingDels({
@@ -117,6 +122,7 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
   };
   return {
     socket: path,
+    load: () => ({ running: dispatcher.schedule.running, waiting: dispatcher.schedule.waiting }),
     close: () => {
       closing ??= close();
       return closing;

@@ -1,5 +1,6 @@
 /** The daemon as the server of the CNI plugin: pods get addresses of this node's lease. */
 import { createHash } from 'node:crypto';
+import type { OnCallDone } from '../cni/dispatch.ts';
 import type { HostRules as AttachmentRules, RuleKey } from '../cni/host-rules.ts';
 import { createNodePlugin } from '../cni/node-plugin.ts';
 import { startCniServer } from '../cni/server.ts';
@@ -18,14 +19,18 @@ export interface CniOptions {
   /** What a configuration without subnets gets them from; undefined where this node has no lease. */
   node: () => NodeNetwork | undefined;
   log: Logger;
+  /** Called after each call. */
+  onDone: OnCallDone;
 }
 
 export interface CniService {
+  /** Calls at this moment. */
+  load(): { running: number; waiting: number };
   close(): Promise<void>;
 }
 
 /** The real one, for DaemonParts. @throws TulleError 'cni-socket' or 'cni-socket-taken' */
-export async function startCni({ socket, dataDir, node, log }: CniOptions): Promise<CniService> {
+export async function startCni({ socket, dataDir, node, log, onDone }: CniOptions): Promise<CniService> {
   let rules: HostRules | undefined;
   const plugin = createNodePlugin({ node, dataDir, rules: attachmentRules(() => rules), log });
   const closeRules = async (): Promise<void> => {
@@ -36,12 +41,14 @@ export async function startCni({ socket, dataDir, node, log }: CniOptions): Prom
       socket,
       plugin,
       log,
+      onDone,
       // Not before the socket is ours: the rules of a name belong to one daemon.
       prepare: async () => {
         rules = await openHostRules({ name: rulesName(socket), log });
       },
     });
     return {
+      load: () => server.load(),
       close: async () => {
         await server.close();
         await closeRules();

@@ -15,6 +15,7 @@ import type { ChosenInterface } from '../host/interface.ts';
 import type { TrafficRules, TrafficState } from '../host/rules.ts';
 import { type Lease, printSubnets } from '../lease/lease.ts';
 import { type AcquireRequest, LeaseManager } from '../lease/manager.ts';
+import { measureRegistry } from '../observe/registry-meter.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { Undo } from '../util/undo.ts';
@@ -54,7 +55,7 @@ export async function runDaemon(
   try {
     parts.checkMachine();
     const observed = await openObservation({ options, parts, log, undo });
-    const registry = await parts.openRegistry(options.registry, log);
+    const registry = measureRegistry(await parts.openRegistry(options.registry, log), observed.meters.registry);
     observed.registry = registry;
     undo.push('the connection to the registry', () => registry.close());
     const journal = parts.openJournal(options.journalFile, log);

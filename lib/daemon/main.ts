@@ -1,7 +1,7 @@
 /** The program around the daemon: flags, signals, the one line of an error, the exit code. */
-import { readFileSync } from 'node:fs';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
+import { version } from '../util/version.ts';
 import { runDaemon } from './daemon.ts';
 import { helpText } from './help.ts';
 import { createLogger } from './logger.ts';
@@ -80,17 +80,4 @@ function errorLine(error: unknown, options: DaemonOptions | undefined): string {
   const stack = (options?.log.verbosity ?? 0) >= 2 && error instanceof Error ? `\n${error.stack}` : '';
   const secrets = options?.log.secrets ?? [];
   return `${secrets.reduce((result, secret) => result.replaceAll(secret, '[redacted]'), line + stack)}\n`;
-}
-
-/** The package's, from the package.json above this file: dist/lib/daemon in the package, another place in a test. */
-export function version(): string {
-  for (let folder = new URL('../', import.meta.url); ; folder = new URL('../', folder)) {
-    try {
-      const { name, version } = JSON.parse(readFileSync(new URL('package.json', folder), 'utf8'));
-      if (name === 'tulle') return version;
-    } catch {
-      // not here
-    }
-    if (folder.pathname === '/') return 'unknown';
-  }
 }

@@ -3,18 +3,21 @@
  * keeps `Observed` true as it goes. The control socket is open from the first step to the last, so it also answers while
  * the daemon waits for its registry, and while it is fenced.
  */
+import { CniMeter } from '../observe/cni-meter.ts';
 import { ControlRoutes } from '../observe/control.ts';
+import { RegistryMeter } from '../observe/registry-meter.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
 import { observeCapture } from './observe-capture.ts';
+import { observeStatus } from './observe-status.ts';
 import type { Observed, Observer } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { peersRoute } from './peers-route.ts';
 
 /** Every room that observes, in no order. */
-const OBSERVERS: readonly Observer[] = [peersRoute, observeCapture];
+const OBSERVERS: readonly Observer[] = [observeCapture, observeStatus, peersRoute];
 
 interface Given {
   options: DaemonOptions;
@@ -29,6 +32,8 @@ export async function openObservation({ options, parts, log, undo }: Given): Pro
     options,
     parts,
     log,
+    startedMs: parts.clock.monotonicMs(),
+    meters: { registry: new RegistryMeter(parts.clock), cni: new CniMeter() },
     nodeId: options.nodeId,
     registry: undefined,
     network: undefined,

@@ -3,8 +3,10 @@ import type { Overlay } from '../backend/overlay.ts';
 import type { TrafficRules } from '../host/rules.ts';
 import type { LeaseManager } from '../lease/manager.ts';
 import type { Registry } from '../lease/registry.ts';
+import type { CniMeter } from '../observe/cni-meter.ts';
 import type { ControlRoutes } from '../observe/control.ts';
 import type { PeerHealth } from '../observe/peer-probes.ts';
+import type { RegistryMeter } from '../observe/registry-meter.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
 import type { Subnet4 } from '../wire/cidr.ts';
@@ -27,6 +29,9 @@ export interface Observed {
   readonly options: DaemonOptions;
   readonly parts: DaemonParts;
   readonly log: Logger;
+  /** When the process began, by the parts' clock. */
+  readonly startedMs: number;
+  readonly meters: { readonly registry: RegistryMeter; readonly cni: CniMeter };
   nodeId: string | undefined;
   registry: Registry | undefined;
   network: DaemonNetwork | undefined;

@@ -22,7 +22,13 @@ export async function openCni(
   if (options.cni === undefined) return;
   const { socket, given, dataDir } = options.cni;
   try {
-    const service = await parts.startCni({ socket, dataDir, node, log });
+    const service = await parts.startCni({
+      socket,
+      dataDir,
+      node,
+      log,
+      onDone: (command, code, ms) => observed.meters.cni.done(command, code, ms),
+    });
     undo.push('the CNI socket', () => service.close());
     observed.cni = service;
     log.debug({ socket }, 'CNI served');

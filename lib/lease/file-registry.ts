@@ -141,7 +141,7 @@ export function openFileRegistry(directory: string, options: FileRegistryOptions
         }),
       ),
 
-    watch(signal) {
+    watch(signal, onTrouble) {
       let saidAt = Number.NEGATIVE_INFINITY;
       return watchFiles(
         {
@@ -150,11 +150,13 @@ export function openFileRegistry(directory: string, options: FileRegistryOptions
           clock,
           pollMs,
           onError(error) {
+            onTrouble?.(messageOf(registryErrorOf(directory, error)));
             if (clock.monotonicMs() - saidAt < 60_000) return;
             saidAt = clock.monotonicMs();
             log.warn({ reason: messageOf(registryErrorOf(directory, error)) }, 'the lease directory cannot be read');
           },
           onSuccess() {
+            onTrouble?.(undefined);
             saidAt = Number.NEGATIVE_INFINITY;
           },
         },

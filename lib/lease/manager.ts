@@ -44,6 +44,8 @@ export interface LeaseStatus {
   fenced: boolean;
   /** Milliseconds until forwarding stops unless the lease is renewed; Infinity for a reservation. */
   deadlineInMs: number;
+  /** Since the last acknowledged write of the lease was sent; undefined without a lease. */
+  renewedForMs: number | undefined;
   /** The registry does not renew the lease at present: why, and for how long. */
   trouble: { reason: string; forMs: number } | undefined;
 }
@@ -113,7 +115,8 @@ export class LeaseManager {
   get status(): LeaseStatus {
     const now = this.#clock.monotonicMs();
     const trouble = this.#trouble && { reason: this.#trouble.reason, forMs: now - this.#trouble.sinceMs };
-    return { lease: this.#lease, fenced: this.fenced, deadlineInMs: this.#deadline - now, trouble };
+    const renewedForMs = this.#lease === undefined ? undefined : now - this.#sentMs;
+    return { lease: this.#lease, fenced: this.fenced, deadlineInMs: this.#deadline - now, renewedForMs, trouble };
   }
 
   /** Calls `listener` at each event of run(); returns what stops that. */

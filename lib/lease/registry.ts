@@ -59,6 +59,9 @@ export type LeaseEvent = { kind: 'put'; lease: Lease } | { kind: 'removed'; subn
 /** A lease that is about to be made. */
 export type NewLease = LeaseSubnets & { attributes: LeaseAttributes };
 
+/** One line, or undefined: all is well (again). */
+export type WatchTrouble = (reason: string | undefined) => void;
+
 /** Every verb rejects with a RegistryError and nothing else. */
 export interface Registry {
   readonly kind: 'file' | 'etcd' | 'kubernetes';
@@ -76,9 +79,10 @@ export interface Registry {
   remove(lease: Lease): Promise<void>;
   /**
    * First a snapshot, then events or, whenever the registry cannot tell what happened, another snapshot: never a gap.
-   * Reconnects by itself and never throws; ends when the signal is aborted.
+   * Reconnects by itself and never throws; ends when the signal is aborted. `onTrouble` is told why it is interrupted, and
+   * undefined when it goes on.
    */
-  watch(signal: AbortSignal): AsyncIterable<Snapshot | Events>;
+  watch(signal: AbortSignal, onTrouble?: WatchTrouble): AsyncIterable<Snapshot | Events>;
   close(): Promise<void>;
   /** In a registry that knows the nodes by names of its own: this node's, once `config` has answered. */
   nodeName?(): string;

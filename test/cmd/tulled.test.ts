@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { flags } from '../../lib/daemon/flags.ts';
-import { version } from '../../lib/daemon/main.ts';
+import { version } from '../../lib/util/version.ts';
 import { environment, program, spawnTulled } from '../daemon/process.ts';
 
 const isRoot = process.getuid?.() === 0;

@@ -1,4 +1,5 @@
 // Parts of a daemon that record what is done to them and fail when told to.
+import { offloadStates } from '../../lib/backend/offloads.ts';
 import type { Overlay } from '../../lib/backend/overlay.ts';
 import type { DaemonOptions } from '../../lib/daemon/options.ts';
 import type { DaemonParts } from '../../lib/daemon/parts.ts';
@@ -223,13 +224,21 @@ export function fakeParts() {
         believedMtu: () => 1500,
         counters: () => ({}),
         drops: () => ({}),
+        facts: () => ({
+          running: true,
+          transport: options.transport,
+          overhead: 40,
+          offloads: offloadStates({ transport: options.transport, without: [], tunBits: 0, alive: undefined }),
+          underlayError: undefined,
+          peers: [],
+        }),
         stop: async () => enter('overlay.stop'),
       };
       return overlay;
     },
     startCni: async ({ socket }) => {
       enter(`startCni ${socket}`);
-      return { close: async () => enter('cni.close') };
+      return { load: () => ({ running: 0, waiting: 0 }), close: async () => enter('cni.close') };
     },
     serveControl: async path => {
       enter(`serveControl ${path}`);
