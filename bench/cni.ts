@@ -5,7 +5,6 @@
  *   npm run bench:cni                              the whole table, some minutes; as root
  *   npm run bench:cni -- --rounds 20 --pods 100    a look
  */
-import { spawnSync } from 'node:child_process';
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -15,6 +14,7 @@ import { makeNamespace } from '../lib/netlink/namespace.ts';
 import { removeNamespace } from '../lib/sys/sys.ts';
 import { messageOf } from '../lib/util/errors.ts';
 import { type Contender, type Network, openReference, openTulle } from './cni/contender.ts';
+import { type Launcher, openLauncher } from './cni/launcher.ts';
 import { busyWarning, describeCommit, describeMachine, machineLine } from './machine.ts';
 import { findProgram } from './programs.ts';
 import { median } from './statistics.ts';
@@ -69,8 +69,8 @@ function inTurns(contenders: readonly Contender[], network: Network, netns: stri
     for (let turn = 0; turn < contenders.length; turn++) {
       const i = (Math.abs(round) + turn) % contenders.length;
       const containerId = `${network.name}-${round + WARM_UP}`;
-      const add = contenders[i].run({ command: 'ADD', network, containerId, netns });
-      const del = contenders[i].run({ command: 'DEL', network, containerId, netns });
+      const calls = (['ADD', 'DEL'] as const).map(command => ({ command, network, containerId, netns }));
+      const [add, del] = contenders[i].run(calls, 1).each;
       if (round < 0) continue;
       times[i].add.push(add);
       times[i].del.push(del);
@@ -80,20 +80,15 @@ function inTurns(contenders: readonly Contender[], network: Network, netns: stri
 }
 
 /** Wall time of all pods' ADD, then of all pods' DEL. */
-async function allAtOnce(contender: Contender, network: Network, namespaces: readonly string[]) {
-  const wave = async (command: 'ADD' | 'DEL'): Promise<number> => {
-    const queue = namespaces.map((netns, i) => ({ command, network, netns, containerId: `${network.name}-${i}` }));
-    const start = performance.now();
-    const work = async (): Promise<void> => {
-      for (let call = queue.shift(); call !== undefined; call = queue.shift()) await contender.runAsync(call);
-    };
-    await Promise.all(Array.from({ length: parallel }, work));
-    return performance.now() - start;
+function allAtOnce(contender: Contender, network: Network, namespaces: readonly string[]) {
+  const wave = (command: 'ADD' | 'DEL'): number => {
+    const calls = namespaces.map((netns, i) => ({ command, network, netns, containerId: `${network.name}-${i}` }));
+    return contender.run(calls, parallel).all;
   };
-  return { add: await wave('ADD'), del: await wave('DEL') };
+  return { add: wave('ADD'), del: wave('DEL') };
 }
 
-async function measure(directory: string, made: string[]): Promise<Result[]> {
+async function measure(launcher: Launcher, directory: string, made: string[]): Promise<Result[]> {
   const make = (name: string): string => {
     const path = join(directory, name);
     makeNamespace(path);
@@ -106,8 +101,8 @@ async function measure(directory: string, made: string[]): Promise<Result[]> {
     { limitMs: 120_000, fetch: true },
   );
   if (typeof found === 'string') throw new Error(`no reference: ${found}`);
-  const reference = openReference(make('host-reference'), dirname(found.path), directory);
-  const tulle = await openTulle(make('host-tulle'), directory);
+  const reference = openReference(launcher, make('host-reference'), dirname(found.path), directory);
+  const tulle = await openTulle(launcher, make('host-tulle'), directory);
   const contenders = [reference, tulle];
   const network = (name: string, subnet: string, masquerade = false): Network => ({
     name,
@@ -137,8 +132,8 @@ async function measure(directory: string, made: string[]): Promise<Result[]> {
     say(`${pods} pods, ${parallel} at once`);
     const namespaces = Array.from({ length: pods }, (_, i) => make(`pod-${i}`));
     const many = network('many', '10.74.0.0/16');
-    const g = await allAtOnce(reference, many, namespaces);
-    const h = await allAtOnce(tulle, many, namespaces);
+    const g = allAtOnce(reference, many, namespaces);
+    const h = allAtOnce(tulle, many, namespaces);
     push('all pods in parallel, add', g.add, h.add);
     push('all pods in parallel, del', g.del, h.del);
     return results;
@@ -148,13 +143,9 @@ async function measure(directory: string, made: string[]): Promise<Result[]> {
 }
 
 /** What starting any program costs here; part of every figure. */
-function emptyProgram(): number {
-  const times = Array.from({ length: 30 }, () => {
-    const start = performance.now();
-    spawnSync('/bin/true', [], { input: '' });
-    return performance.now() - start;
-  });
-  return median(times)!;
+function emptyProgram(launcher: Launcher, namespace: string): number {
+  const jobs = Array.from({ length: 30 }, () => ({ file: '/bin/true', input: '', environment: {} }));
+  return median(launcher.run(namespace, jobs, 1).each)!;
 }
 
 function table(results: readonly Result[]): string {
@@ -173,8 +164,12 @@ const directory = mkdtempSync(join(tmpdir(), 'tulle-bench-cni-'));
 const made: string[] = [];
 try {
   const machine = await describeMachine();
-  const empty = emptyProgram();
-  const results = await measure(directory, made);
+  const launcher = await openLauncher(directory);
+  const place = join(directory, 'nobody');
+  makeNamespace(place);
+  made.push(place);
+  const empty = emptyProgram(launcher, place);
+  const results = await measure(launcher, directory, made);
   console.log(machineLine(machine));
   const warning = busyWarning(machine);
   if (warning !== undefined) console.log(warning);

@@ -1,11 +1,10 @@
 /** Two plugins on two hosts of one machine: Debian's bridge with host-local, and tulle-cni with its daemon. */
-import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AttachmentStore } from '../../lib/cni/store.ts';
 import { program, spawnIn } from '../../lib/lab/spawn.ts';
-import { withNamespace } from '../../lib/sys/sys.ts';
 import { silentLogger } from '../../lib/util/log.ts';
+import type { Job, Launcher } from './launcher.ts';
 
 export interface Network {
   name: string;
@@ -24,9 +23,11 @@ export interface Call {
 
 export interface Contender {
   readonly name: 'reference' | 'tulle';
-  /** Milliseconds from exec to exit. @throws Error with the plugin's answer when it fails */
-  run(call: Call): number;
-  runAsync(call: Call): Promise<void>;
+  /**
+   * Makes the calls, `parallel` at once, and gives the milliseconds of each from exec to exit and of all of them together.
+   * @throws Error with the plugin's answer when one fails
+   */
+  run(calls: readonly Call[], parallel: number): { each: number[]; all: number };
   /** As if `count` addresses of the network were taken; `netns` exists. Before the first call for the network. */
   fill(network: Network, count: number, netns: string): void;
   close(): Promise<void>;
@@ -40,7 +41,7 @@ interface Plugin {
   folder: string;
 }
 
-function requestOf({ file, config, folder }: Plugin, call: Call) {
+function jobOf({ file, config, folder }: Plugin, call: Call): Job {
   const { command, network, containerId, netns } = call;
   const input = JSON.stringify({
     cniVersion: '0.4.0',
@@ -50,7 +51,7 @@ function requestOf({ file, config, folder }: Plugin, call: Call) {
     ipMasq: network.masquerade,
     ...config(network),
   });
-  const env = {
+  const environment = {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     CNI_COMMAND: command,
     CNI_CONTAINERID: containerId,
@@ -58,68 +59,33 @@ function requestOf({ file, config, folder }: Plugin, call: Call) {
     CNI_IFNAME: 'eth0',
     CNI_PATH: folder,
   };
-  return { file, input, env };
-}
-
-function contender(
-  name: Contender['name'],
-  host: string,
-  plugin: Plugin,
-  rest: Pick<Contender, 'fill' | 'close'>,
-): Contender {
-  const failed = (call: Call, output: string): Error =>
-    new Error(`${name}: ${call.command} of ${call.containerId} failed: ${output.trim()}`);
-  return {
-    name,
-    run(call) {
-      const { file, input, env } = requestOf(plugin, call);
-      return withNamespace(host, () => {
-        const start = performance.now();
-        const { status, stdout, stderr } = spawnSync(file, [], { input, env, encoding: 'utf8' });
-        const ms = performance.now() - start;
-        if (status !== 0) throw failed(call, stdout || stderr);
-        return ms;
-      });
-    },
-    runAsync(call) {
-      const { file, input, env } = requestOf(plugin, call);
-      return new Promise((resolve, reject) => {
-        const child = withNamespace(host, () => spawn(file, [], { env, stdio: ['pipe', 'pipe', 'ignore'] }));
-        let output = '';
-        child.stdout.setEncoding('utf8').on('data', chunk => {
-          output += chunk;
-        });
-        child.on('error', reject);
-        child.on('close', code => (code === 0 ? resolve() : reject(failed(call, output))));
-        child.stdin.on('error', () => {}); // the exit code says more
-        child.stdin.end(input);
-      });
-    },
-    ...rest,
-  };
+  return { file, input, environment };
 }
 
 /** @param folder holds bridge and host-local */
-export function openReference(host: string, folder: string, directory: string): Contender {
+export function openReference(launcher: Launcher, host: string, folder: string, directory: string): Contender {
   const dataDir = join(directory, 'host-local');
   const config = ({ subnet }: Network) => ({ type: 'bridge', ipam: { type: 'host-local', subnet, dataDir } });
-  return contender(
-    'reference',
-    host,
-    { file: join(folder, 'bridge'), config, folder },
-    {
-      fill({ name, subnet }, count) {
-        const place = join(dataDir, name);
-        mkdirSync(place, { recursive: true });
-        for (const address of addresses(subnet, count)) writeFileSync(join(place, address), `taken-${address}\r\neth0`);
-        writeFileSync(join(place, 'last_reserved_ip.0'), addresses(subnet, count)[count - 1]);
-      },
-      close: async () => {},
+  const plugin = { file: join(folder, 'bridge'), config, folder };
+  return {
+    name: 'reference',
+    run: (calls, parallel) =>
+      launcher.run(
+        host,
+        calls.map(call => jobOf(plugin, call)),
+        parallel,
+      ),
+    fill({ name, subnet }, count) {
+      const place = join(dataDir, name);
+      mkdirSync(place, { recursive: true });
+      for (const address of addresses(subnet, count)) writeFileSync(join(place, address), `taken-${address}\r\neth0`);
+      writeFileSync(join(place, 'last_reserved_ip.0'), addresses(subnet, count)[count - 1]);
     },
-  );
+    close: async () => {},
+  };
 }
 
-export async function openTulle(host: string, directory: string): Promise<Contender> {
+export async function openTulle(launcher: Launcher, host: string, directory: string): Promise<Contender> {
   const socket = join(directory, 'cni.sock');
   const dataDir = join(directory, 'tulle');
   const args = ['--cni-only', '--control-socket=none', `--cni-socket=${socket}`, `--cni-data-dir=${dataDir}`];
@@ -152,7 +118,14 @@ export async function openTulle(host: string, directory: string): Promise<Conten
   await start();
   const config = ({ subnet }: Network) => ({ type: 'tulle-cni', socket, ipam: { subnet } });
   const plugin = { file: program('cmd/tulle-cni'), config, folder: program('cmd') };
-  return contender('tulle', host, plugin, {
+  return {
+    name: 'tulle',
+    run: (calls, parallel) =>
+      launcher.run(
+        host,
+        calls.map(call => jobOf(plugin, call)),
+        parallel,
+      ),
     // The daemon opens a network's record at its first request and holds it: this goes before that.
     fill({ name, subnet }, count, netns) {
       const store = AttachmentStore.open(dataDir, name, silentLogger);
@@ -165,7 +138,7 @@ export async function openTulle(host: string, directory: string): Promise<Conten
       store.close();
     },
     close: stop,
-  });
+  };
 }
 
 /** The first `count` addresses of a /16 behind its gateway. */

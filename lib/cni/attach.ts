@@ -8,11 +8,11 @@
  */
 import { ensureForwarding } from '../host/forwarding.ts';
 import type { Link, Rtnetlink } from '../netlink/netlink.ts';
-import { withRtnetlink } from '../netlink/netlink.ts';
+import { throwFirst, withNamespaceFile, withRtnetlink } from '../netlink/netlink.ts';
 import { codeOf } from '../util/errors.ts';
 import type { Undo } from '../util/undo.ts';
-import { ensureBridge, ensureGateway, gatewayFor, hasPorts } from './bridge.ts';
-import { bitsOf, familyOfText } from './ipam/address.ts';
+import { type BridgeState, ensureBridge, ensureGateway, gatewayFor, hasPorts } from './bridge.ts';
+import { bitsOf, type Family, familyOfText } from './ipam/address.ts';
 import { aliasOf } from './names.ts';
 import { CNI_ERROR, CniError, type CniInterface, type CniIp, type CniRequest, type CniRoute } from './plugin.ts';
 import { configurePodEnd, type PodEnd } from './pod-end.ts';
@@ -26,8 +26,8 @@ export interface Plug {
   routes: CniRoute[];
   /** The host's namespace; absent: this process's own. */
   namespace: string | undefined;
-  /** Bridges whose MAC address is pinned. */
-  pinned: Set<number>;
+  /** Bridges whose MAC address is pinned, with their indexes. */
+  pinned: Map<string, number>;
   /** Whether an address of the bridge is the gateway of no attachment. */
   isStaleGateway(address: string): boolean;
   /** Whether another attachment is on the bridge or about to be. */
@@ -71,77 +71,119 @@ export interface Plan {
 
 /** @throws CniError, NetlinkError; the caller runs the undo */
 export function plug(netlink: Rtnetlink, wish: Plug, undo: Undo): Plugged {
-  const { request, settings, ips, routes } = wish;
-  const { config } = settings;
+  const { request, settings, ips, routes, hostLink } = wish;
+  const { config, mtu } = settings;
   const bridge = config.mode === 'bridge' ? makeBridge(netlink, wish, undo) : undefined;
-  const inside = makePair(netlink, wish, bridge, undo);
+  const { host, forwards } = makePair(netlink, wish, bridge?.link, undo);
   const pod: PodEnd = {
     netns: request.netns,
     ifname: request.ifname,
-    index: inside.index,
+    // The kernel tells of a pair's far end by the number that it has there.
+    index: host.peerIndex ?? lookInside(request).index,
     ips,
     routes,
     dad: config.enabledad,
     pointToPoint: config.mode === 'ptp',
   };
   const isPlugged = !config.disableContainerInterface;
+  const inside = isPlugged ? configurePodEnd(pod) : lookInside(request);
+  // Only frames from the pod's own address come in: a locked port, with that address in the bridge's table.
+  if (bridge !== undefined && config.macspoofchk) netlink.addPortMac(hostLink, inside.mac);
   if (isPlugged) {
-    configurePodEnd(pod);
     if (bridge === undefined) addHostRoutes(netlink, wish);
     else if (settings.isGateway) addGateways(netlink, wish, bridge, undo);
-    if (settings.isGateway || config.mode === 'ptp') forward(wish);
+    // Stays on: other pods need it, too.
+    if (!forwards && (settings.isGateway || config.mode === 'ptp')) {
+      const families = familiesOf(wish);
+      ensureForwarding(wish.namespace, { ip4: families.includes(4), ip6: families.includes(6) });
+    }
   }
-  const host = netlink.link(wish.hostLink);
-  if (host === undefined) throw gone(wish.hostLink);
-  const { mtu } = settings;
   const interfaces = [
-    ...(bridge === undefined ? [] : [{ name: bridge.name, mac: bridge.mac, ...(mtu !== undefined && { mtu }) }]),
+    ...(bridge === undefined
+      ? []
+      : [{ name: bridge.link.name, mac: bridge.link.mac, ...(mtu !== undefined && { mtu }) }]),
     { name: host.name, mac: host.mac, mtu: host.mtu },
     { name: inside.name, mac: inside.mac, mtu: inside.mtu, sandbox: request.netns },
   ];
   if (!isPlugged) return { interfaces, ips: [], routes: [], pod, carriers: [] };
-  const waited = [host, ...(bridge === undefined ? [] : [bridge])].filter(link => !link.running);
-  return { interfaces, ips, routes, pod, carriers: waited.map(link => link.name) };
+  const carriers = [hostLink, ...(bridge === undefined || bridge.link.running ? [] : [config.bridge])];
+  return { interfaces, ips, routes, pod, carriers };
+}
+
+function lookInside({ netns, ifname }: CniRequest): Link {
+  const link = withRtnetlink(netns, there => there.link(ifname));
+  if (link === undefined) throw gone(ifname);
+  return link;
 }
 
 const gone = (name: string): CniError =>
   new CniError(CNI_ERROR.internal, `link ${name} was removed while its pod was attached`);
 
-function makeBridge(netlink: Rtnetlink, { settings, isShared, pinned }: Plug, undo: Undo): Link {
+function makeBridge(netlink: Rtnetlink, { settings, isShared, pinned }: Plug, undo: Undo): BridgeState {
   const { config, mtu } = settings;
   const name = config.bridge;
-  const { link, made } = ensureBridge(netlink, {
+  const bridge = ensureBridge(netlink, {
     name,
     pinned,
     promiscuous: config.promiscMode,
     ...(mtu !== undefined && { mtu }),
   });
-  if (made) {
+  if (bridge.made) {
     undo.push(`bridge ${name}`, () => {
       if (!isShared(name) && !hasPorts(netlink, name)) netlink.deleteLink(name);
     });
   }
-  return link;
+  return bridge;
 }
 
-/** The pod's end, in the pod's namespace. */
-function makePair(netlink: Rtnetlink, wish: Plug, bridge: Link | undefined, undo: Undo): Link {
+interface Pair {
+  /** The host's end. */
+  host: Link;
+  /** The host forwards packets of the pod's families already. */
+  forwards: boolean;
+}
+
+/** The pair, the pod's end inside the pod's namespace. */
+function makePair(netlink: Rtnetlink, wish: Plug, bridge: Link | undefined, undo: Undo): Pair {
   const { request, settings, hostLink } = wish;
   const { config, mtu } = settings;
   const { ifname, netns } = request;
   const { mac } = config.wanted;
-  const create = (): void =>
-    netlink.createVeth({
-      name: hostLink,
-      peerName: ifname,
-      peerNamespace: netns,
-      up: true,
-      ...(mtu !== undefined && { mtu }),
-      ...(bridge !== undefined && { master: bridge.index }),
-      ...(mac !== undefined && { peerMac: mac }),
+  const guarded = bridge !== undefined && config.macspoofchk;
+  const port = {
+    ...(config.hairpinMode && { hairpin: true }),
+    ...(config.portIsolation && { isolated: true }),
+    ...(guarded && { locked: true, learning: false }),
+  };
+  const hasPort = bridge !== undefined && Object.keys(port).length > 0;
+  const properties = {
+    name: hostLink,
+    peerName: ifname,
+    up: true,
+    ...(mtu !== undefined && { mtu }),
+    ...(bridge !== undefined && { master: bridge.index }),
+    ...(mac !== undefined && { peerMac: mac }),
+  };
+  const alias = aliasOf({ network: config.name, containerId: request.containerId, ifname });
+  const create = (): Pair => {
+    const batch = netlink.batch();
+    const pair = withNamespaceFile(netns, `create veth ${hostLink}`, fd => {
+      batch.createVeth(properties, fd);
+      // Where the pair is refused because it is there already, it is one of the same attachment: it has the hash's name.
+      batch.setLink(hostLink, { alias, ...(hasPort && { port }) });
+      const answer = batch.link(hostLink);
+      const needed = batch.length;
+      const forwarding = familiesOf(wish).map(family => batch.forwarding(family));
+      const refused = batch.run();
+      if (!refused.has(0)) undo.push(`link ${hostLink}`, () => netlink.deleteLink(hostLink));
+      throwFirst(refused, needed);
+      return { host: answer.value, forwards: forwarding.every(({ value }) => value === true) };
     });
+    if (pair.host === undefined) throw gone(hostLink);
+    return { ...pair, host: pair.host };
+  };
   try {
-    create();
+    return create();
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error;
     if (netlink.link(hostLink) === undefined) {
@@ -152,29 +194,17 @@ function makePair(netlink: Rtnetlink, wish: Plug, bridge: Link | undefined, undo
     }
     // A relic of the same attachment: its namespace is no longer the one that is meant.
     netlink.deleteLink(hostLink);
-    create();
+    return create();
   }
-  undo.push(`link ${hostLink}`, () => netlink.deleteLink(hostLink));
-  const key = { network: config.name, containerId: request.containerId, ifname };
-  const guarded = bridge !== undefined && config.macspoofchk;
-  const port = {
-    ...(config.hairpinMode && { hairpin: true }),
-    ...(config.portIsolation && { isolated: true }),
-    ...(guarded && { locked: true, learning: false }),
-  };
-  const hasPort = bridge !== undefined && Object.keys(port).length > 0;
-  netlink.setLink(hostLink, { alias: aliasOf(key), ...(hasPort && { port }) });
-  const inside = withRtnetlink(netns, there => there.link(ifname));
-  if (inside === undefined) throw gone(ifname);
-  // Only frames from the pod's own address come in: a locked port, with that address in the bridge's table.
-  if (guarded) netlink.addPortMac(hostLink, inside.mac);
-  return inside;
 }
+
+const familiesOf = ({ ips }: Plug): Family[] =>
+  ([4, 6] as const).filter(family => ips.some(ip => familyOfText(ip.address) === family));
 
 function addGateways(
   netlink: Rtnetlink,
   { settings, ips, isStaleGateway, isShared }: Plug,
-  bridge: Link,
+  { link: bridge, addresses }: BridgeState,
   undo: Undo,
 ): void {
   const { config, leased } = settings;
@@ -183,7 +213,7 @@ function addGateways(
     const cidr = `${gateway}/${address.split('/')[1]}`;
     const { name, index } = bridge;
     const wish = { bridge: name, index, cidr, forceAddress: config.forceAddress, isStale: isStaleGateway, leased };
-    if (!ensureGateway(netlink, wish)) continue;
+    if (!ensureGateway(netlink, wish, addresses)) continue;
     undo.push(`address ${cidr} of ${config.bridge}`, () => {
       if (!isShared(config.bridge)) netlink.deleteAddress(config.bridge, cidr);
     });
@@ -198,10 +228,4 @@ function addHostRoutes(netlink: Rtnetlink, { hostLink, ips }: Plug): void {
     netlink.addAddress(hostLink, `${gateway}/${bits}`, { nodad: family === 6 });
     netlink.addRoute({ destination: `${address.split('/')[0]}/${bits}`, link: hostLink });
   }
-}
-
-/** Stays on: other pods need it, too. */
-function forward({ namespace, ips }: Plug): void {
-  const families = new Set(ips.map(ip => familyOfText(ip.address)));
-  ensureForwarding(namespace, { ip4: families.has(4), ip6: families.has(6) });
 }

@@ -1,35 +1,42 @@
 /** The bridge that pods are ports of, and its addresses: their gateways. */
 
 import { IFF_PROMISC } from '../netlink/link.ts';
-import type { Link, Rtnetlink } from '../netlink/netlink.ts';
+import type { Address, Link, Rtnetlink } from '../netlink/netlink.ts';
 import { firstHostOf, parseIpCidr } from './ipam/address.ts';
 import { randomMac } from './names.ts';
 import { CNI_ERROR, CniError } from './plugin.ts';
 
 export interface BridgeWish {
   name: string;
-  /** Indexes of bridges whose MAC address was pinned already. */
-  pinned: Set<number>;
+  /** Bridges whose MAC address was pinned already, and the indexes that they had. */
+  pinned: Map<string, number>;
   /** Absent: as it is. */
   mtu?: number;
   promiscuous: boolean;
+}
+
+export interface BridgeState {
+  link: Link;
+  /** It was made now. */
+  made: boolean;
+  addresses: readonly Omit<Address, 'link'>[];
 }
 
 /**
  * The bridge, made where it is missing. Its MAC address is its own from the start: a bridge without one takes its ports'
  * lowest, so it has 00:00:00:00:00:00 without ports and another one whenever pods come and go, and every pod's neighbour
  * entry for its gateway is wrong then.
- * @returns the link, and whether it was made now
  */
-export function ensureBridge(netlink: Rtnetlink, wish: BridgeWish): { link: Link; made: boolean } {
+export function ensureBridge(netlink: Rtnetlink, wish: BridgeWish): BridgeState {
   const { name, mtu, promiscuous, pinned } = wish;
-  let link = netlink.link(name);
+  const found = look(netlink, name, pinned.get(name));
+  let { link } = found;
   const made = link === undefined;
   if (link === undefined) {
     netlink.createBridge({ name, mac: randomMac(), up: true, ...(mtu !== undefined && { mtu }) });
   } else if (link.kind !== 'bridge') {
     throw new CniError(CNI_ERROR.config, `"${name}" already exists but is not a bridge: bridge`);
-  } else if (!pinned.has(link.index) || isNoMac(link.mac)) {
+  } else if (pinned.get(name) !== link.index || isNoMac(link.mac)) {
     // One that somebody else made may have a floating address; setting what it has pins it.
     netlink.setLink(name, { mac: isNoMac(link.mac) ? randomMac() : link.mac });
   }
@@ -38,8 +45,23 @@ export function ensureBridge(netlink: Rtnetlink, wish: BridgeWish): { link: Link
   if (!isRight)
     netlink.setLink(name, { up: true, ...(mtu !== undefined && { mtu }), ...(promiscuous && { promiscuous }) });
   if (link === undefined || !isRight || isNoMac(link.mac)) link = mustHave(netlink, name);
-  pinned.add(link.index);
-  return { link, made };
+  pinned.set(name, link.index);
+  const addresses = found.link?.index === link.index ? found.addresses : undefined;
+  return { link, made, addresses: addresses ?? netlink.addresses({ link: name, index: link.index }) };
+}
+
+/** The bridge and its addresses; those in one piece where it is one that was seen before. */
+function look(
+  netlink: Rtnetlink,
+  name: string,
+  last: number | undefined,
+): { link: Link | undefined; addresses?: BridgeState['addresses'] } {
+  const batch = netlink.batch();
+  const answer = batch.link(name);
+  const addresses = last === undefined ? undefined : batch.addresses(last);
+  for (const refusal of batch.run().values()) if (refusal.code !== 'ENODEV') throw refusal.error();
+  const link = answer.value;
+  return addresses === undefined || link?.index !== last ? { link } : { link, addresses };
 }
 
 const isNoMac = (mac: string): boolean => /^(00:){5}00$/.test(mac);
@@ -64,15 +86,17 @@ export interface GatewayWish {
 
 /**
  * Gives the bridge a gateway's address.
+ * @param present the bridge's addresses
  * @returns whether it was added now
  * @throws CniError when the bridge has another IPv4 address, or one of an overlapping IPv6 subnet
  */
-export function ensureGateway(netlink: Rtnetlink, wish: GatewayWish): boolean {
+export function ensureGateway(netlink: Rtnetlink, wish: GatewayWish, present: BridgeState['addresses']): boolean {
   const { bridge, index, cidr } = wish;
   const wanted = parseIpCidr(cidr);
   if (wanted === undefined) throw new CniError(CNI_ERROR.internal, `gateway ${cidr} is not an address`);
   const { family } = wanted;
-  for (const { address, prefixLength, scope } of netlink.addresses({ link: bridge, index, family })) {
+  for (const { address, prefixLength, scope, family: other } of present) {
+    if (other !== family) continue;
     const text = `${address}/${prefixLength}`;
     if (text === cidr) return false;
     if (family === 6 && (scope === 'link' || !overlaps(text, cidr))) continue;

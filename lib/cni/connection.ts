@@ -24,13 +24,18 @@ export async function converse(
   perform: (frame: RequestFrame, signal: AbortSignal) => Promise<AnswerFrame>,
 ): Promise<void> {
   const gone = new AbortController();
-  connection.on('close', () => gone.abort());
+  let isAnswered = false;
+  connection.on('close', () => {
+    if (!isAnswered) gone.abort();
+  });
   connection.on('error', () => {}); // a 'close' follows
   try {
     checkPeer(connection);
     const frame = await receive(connection, requestMs);
     connection.resume(); // to hear of its end
-    send(connection, await perform(frame, gone.signal));
+    const answer = await perform(frame, gone.signal);
+    isAnswered = true;
+    send(connection, answer);
   } catch (error) {
     send(connection, errorAnswer(error, newest()));
     throw error;

@@ -1,5 +1,6 @@
 /** What the parts of the plugin share: the host's netlink socket, the open records, how another plugin is called. */
 import { readFileSync } from 'node:fs';
+import { LinkRemover } from '../netlink/link-removal.ts';
 import { openRtnetlink, type Rtnetlink } from '../netlink/netlink.ts';
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
@@ -29,11 +30,12 @@ export class NodeContext {
   readonly boot: string;
   /** Records of ADDs in progress: nobody tidies them up. */
   readonly busy = new Set<AttachmentRecord>();
-  /** Indexes of bridges whose MAC address was pinned: by this process, so a bridge that is made again has another. */
-  readonly pinned = new Set<number>();
+  /** Bridges whose MAC address was pinned by this process, with their indexes: one that is made again has another. */
+  readonly pinned = new Map<string, number>();
   readonly #stores = new Map<string, Promise<AttachmentStore>>();
   readonly #open = new Set<AttachmentStore>();
   #netlink: Rtnetlink | undefined;
+  #links: LinkRemover | undefined;
 
   constructor(options: NodePluginOptions) {
     this.options = options;
@@ -46,7 +48,9 @@ export class NodeContext {
   }
 
   get remover(): Remover {
-    return { netlink: this.host, rules: this.options.rules, namespace: this.options.namespace };
+    const { rules, namespace } = this.options;
+    this.#links ??= new LinkRemover(this.host, namespace);
+    return { netlink: this.host, links: this.#links, rules, namespace };
   }
 
   storeOf({ config }: CniRequest): Promise<AttachmentStore> {
@@ -107,6 +111,8 @@ export class NodeContext {
     for (const store of this.#open) store.close();
     this.#open.clear();
     this.#stores.clear();
+    this.#links?.close();
+    this.#links = undefined;
     this.#netlink?.close();
     this.#netlink = undefined;
   }

@@ -2,10 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { writeSetting } from '../host/sysctl.ts';
-import { type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
+import type { Batch } from '../netlink/batch.ts';
+import { type Link, openRtnetlink, type RouteOptions, type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
 import { withNamespace } from '../sys/sys.ts';
 import { codeOf, messageOf } from '../util/errors.ts';
-import { canonicalCidr, type Family, familyOfText, parseIpCidr } from './ipam/address.ts';
+import { canonicalCidr, familyOfText, parseIpCidr } from './ipam/address.ts';
 import { CNI_ERROR, CniError, type CniIp, type CniRoute } from './plugin.ts';
 
 export interface PodEnd {
@@ -24,30 +25,50 @@ export interface PodEnd {
 /** Duplicate address detection takes a second; the reference waits 5. */
 const SETTLE_MS = 5000;
 
-/** Configures the end and sets it up. Synchronous: nobody sees it half done but the pod. */
-export function configurePodEnd(pod: PodEnd): void {
-  const families = new Set(pod.ips.map(ip => familyOfText(ip.address)));
-  withNamespace(pod.netns, () => writeSettings(pod, families));
-  withRtnetlink(pod.netns, netlink => {
-    const { ifname, index } = pod;
-    const add = (ip: CniIp): void => {
-      const nodad = !pod.dad && familyOfText(ip.address) === 6;
-      netlink.addAddress(ifname, ip.address, { index, nodad, noPrefixRoute: pod.pointToPoint });
-    };
-    // IPv4 before the link is up, so that coming up announces it (arp_notify); IPv6 after, when it can be used at once.
-    const [before, after] = [4, 6].map(family => pod.ips.filter(ip => familyOfText(ip.address) === family));
-    before.forEach(add);
-    netlink.setLink(ifname, { up: true });
-    after.forEach(add);
-    if (pod.pointToPoint) for (const ip of pod.ips) addGatewayRoutes(netlink, pod, ip);
-    for (const route of pod.routes) addRoute(netlink, pod, route);
+/**
+ * Configures the end and sets it up: all of it in one piece, so nobody sees it half done but the pod.
+ * @returns the link as it is then
+ */
+export function configurePodEnd(pod: PodEnd): Link {
+  const { ifname, index } = pod;
+  const hasIp6 = pod.ips.some(ip => familyOfText(ip.address) === 6);
+  const netlink = withNamespace(pod.netns, () => {
+    if (hasIp6) writeIp6Settings(pod);
+    return openRtnetlink();
   });
+  try {
+    const batch = netlink.batch();
+    const routes = new Map<number, CniRoute>();
+    // IPv4 before the link is up, so that coming up announces it: whoever knew the address with another MAC address is
+    // told. IPv6 after, when it can be used at once.
+    const [before, after] = [4, 6].map(family => pod.ips.filter(ip => familyOfText(ip.address) === family));
+    const announced = batch.length;
+    if (before.length > 0) batch.setLink(index, { announce: true });
+    for (const ip of before) batch.addAddress(index, ip.address, { noPrefixRoute: pod.pointToPoint });
+    batch.setLink(index, { up: true });
+    for (const ip of after) batch.addAddress(index, ip.address, { noPrefixRoute: pod.pointToPoint, nodad: !pod.dad });
+    if (pod.pointToPoint) for (const ip of pod.ips) addGatewayRoutes(batch, pod, ip);
+    for (const route of pod.routes) {
+      routes.set(batch.length, route);
+      batch.addRoute(routeOf(pod, route));
+    }
+    const link = batch.link(index);
+    const refused = batch.run();
+    for (const [place, refusal] of refused) {
+      const route = routes.get(place);
+      // Announcing is a courtesy: a kernel may not have it.
+      if (route === undefined && (place !== announced || before.length === 0)) throw refusal.error();
+      // One that is there already may be exactly this one.
+      if (route !== undefined) ensureRoute(netlink, pod, route);
+    }
+    if (link.value === undefined) throw new CniError(CNI_ERROR.internal, `link ${ifname} was removed meanwhile`);
+    return link.value;
+  } finally {
+    netlink.close();
+  }
 }
 
-function writeSettings({ ifname, dad }: PodEnd, families: ReadonlySet<Family>): void {
-  // Whoever knew the address with another MAC address is told.
-  if (families.has(4)) write(`/proc/sys/net/ipv4/conf/${ifname}/arp_notify`, '1');
-  if (!families.has(6)) return;
+function writeIp6Settings({ ifname, dad }: PodEnd): void {
   const folder = `/proc/sys/net/ipv6/conf/${ifname}`;
   if (!write(`${folder}/disable_ipv6`, '0')) {
     throw new CniError(CNI_ERROR.config, `an IPv6 address is asked for ${ifname}, and this kernel has no IPv6`);
@@ -69,13 +90,13 @@ function write(path: string, value: string): boolean {
 }
 
 /** In place of the route to the subnet that comes with an address: the gateway is on the link, the rest behind it. */
-function addGatewayRoutes(netlink: Rtnetlink, { ifname: link, index }: PodEnd, { address, gateway }: CniIp): void {
+function addGatewayRoutes(batch: Batch, { ifname: link, index }: PodEnd, { address, gateway }: CniIp): void {
   const parsed = parseIpCidr(address);
   if (gateway === undefined || parsed === undefined) return;
   const source = address.split('/')[0];
   const family = parsed.family;
-  netlink.addRoute({ destination: `${gateway}/${family === 4 ? 32 : 128}`, link, index, source });
-  netlink.addRoute({ destination: networkOf(address), gateway, link, index, source, scope: 'global' });
+  batch.addRoute({ destination: `${gateway}/${family === 4 ? 32 : 128}`, link, index, source });
+  batch.addRoute({ destination: networkOf(address), gateway, link, index, source, scope: 'global' });
 }
 
 function networkOf(cidr: string): string {
@@ -85,24 +106,30 @@ function networkOf(cidr: string): string {
 }
 
 /** Without a gateway of its own a route takes the one of its family's first address, as the reference does. */
-function addRoute(netlink: Rtnetlink, { ifname: link, index, ips }: PodEnd, route: CniRoute): void {
+function routeOf({ ifname: link, index, ips }: PodEnd, route: CniRoute): RouteOptions & { index: number } {
   const family = familyOfText(route.dst);
   const gateway = route.gw ?? ips.find(ip => familyOfText(ip.address) === family && ip.gateway !== undefined)?.gateway;
+  return {
+    destination: destinationOf(route.dst),
+    link,
+    index,
+    family,
+    ensure: true,
+    ...(gateway !== undefined && { gateway }),
+    ...(route.mtu && { mtu: route.mtu }),
+    ...(route.advmss && { advertisedMss: route.advmss }),
+    ...(route.priority && { metric: route.priority }),
+    ...(route.table !== undefined && { table: route.table }),
+    ...(route.scope !== undefined && { scope: route.scope }),
+  };
+}
+
+function ensureRoute(netlink: Rtnetlink, pod: PodEnd, route: CniRoute): void {
+  const options = routeOf(pod, route);
   try {
-    netlink.addRoute({
-      destination: destinationOf(route.dst),
-      link,
-      index,
-      family,
-      ensure: true,
-      ...(gateway !== undefined && { gateway }),
-      ...(route.mtu && { mtu: route.mtu }),
-      ...(route.advmss && { advertisedMss: route.advmss }),
-      ...(route.priority && { metric: route.priority }),
-      ...(route.table !== undefined && { table: route.table }),
-      ...(route.scope !== undefined && { scope: route.scope }),
-    });
+    netlink.addRoute(options);
   } catch (error) {
+    const { gateway, link } = options;
     throw new CniError(
       CNI_ERROR.internal,
       `failed to add route ${route.dst}${gateway === undefined ? '' : ` via ${gateway}`} to ${link}: ${messageOf(error)}`,

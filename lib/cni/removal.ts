@@ -3,7 +3,7 @@
  * crash all come here. Every part is tried, whatever became of the others; the record is struck out only when all is
  * gone, so that what could not be removed is tried again.
  */
-import { removeLink } from '../netlink/link-removal.ts';
+import type { LinkRemover } from '../netlink/link-removal.ts';
 import type { Rtnetlink } from '../netlink/netlink.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import { codeOf, messageOf } from '../util/errors.ts';
@@ -14,6 +14,7 @@ import type { AttachmentRecord, AttachmentStore } from './store.ts';
 
 export interface Remover {
   netlink: Rtnetlink;
+  links: LinkRemover;
   rules: HostRules;
   /** The host's namespace, for plugins that are run; absent: this process's own. */
   namespace: string | undefined;
@@ -21,14 +22,14 @@ export interface Remover {
 
 /** @throws CniError with everything that could not be removed */
 export async function removeAttachment(
-  { netlink, rules, namespace }: Remover,
+  { links, rules, namespace }: Remover,
   store: AttachmentStore,
   record: AttachmentRecord,
 ): Promise<void> {
   const { containerId, ifname, hostLink, delegated } = record;
   const key = { network: store.network, containerId, ifname };
   const problems = new Problems();
-  await problems.collect(() => removeLink(netlink, namespace, hostLink));
+  await problems.collect(() => links.remove(hostLink));
   if (record.rules) await problems.collect(() => rules.detach(key));
   if (delegated !== undefined) {
     const { type, path, argsText, config } = delegated;

@@ -2,10 +2,17 @@
  * Request and answer over one netlink socket. Calls are synchronous: the kernel does the work of a request inside
  * send, so the answer is there when send returns and the wait is only a guard.
  */
-import { close, netlinkReceive, netlinkSend, openNetlink } from '../sys/sys.ts';
+import { close, errnoName, netlinkExchange, netlinkReceive, netlinkSend, openNetlink } from '../sys/sys.ts';
 import { AnswerReader } from './answer.ts';
 import { NetlinkError, refusal } from './error.ts';
-import { type Message, type MessageBuilder, NLMSG_ERROR, parseAcknowledgement, parseMessages } from './message.ts';
+import {
+  type Message,
+  type MessageBuilder,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  parseAcknowledgement,
+  parseMessages,
+} from './message.ts';
 
 /** linux/netlink.h */
 const NETLINK_ROUTE = 0;
@@ -15,8 +22,27 @@ const ANSWER_TIMEOUT_MS = 5000;
 /** A table that changes while it is read marks the dump as inconsistent. On a busy node that may happen a few times in a row. */
 const DUMP_ATTEMPTS = 20;
 
+/** Of all channels of this thread: a call reads what it received before it returns. */
+const buffer = new Uint8Array(RECEIVE_BYTES);
+
+/** One of several requests that are sent in one piece. */
+export interface Request {
+  /** what is asked for, in words that start an error message */
+  operation: string;
+  /** built with NLM_F_ACK, or NLM_F_DUMP */
+  builder: MessageBuilder;
+  /** called with each data message; the payload is borrowed until it returns, and it must not use a channel */
+  visit?: (message: Message) => void;
+}
+
+/** A request that the kernel refused. Often that is an answer as good as any, so it is no Error yet. */
+export interface Refusal {
+  /** the errno name */
+  code: string;
+  error(): NetlinkError;
+}
+
 export class Channel {
-  readonly #buffer = new Uint8Array(RECEIVE_BYTES);
   readonly #handle: number;
   readonly #timeoutMs: number;
   #closed = false;
@@ -60,6 +86,50 @@ export class Channel {
   }
 
   /**
+   * Sends requests in one piece; at most the last is a dump. The kernel does one after the other, whatever became of
+   * those before. Returns what was refused, by the request's place.
+   */
+  each(requests: readonly Request[]): ReadonlyMap<number, Refusal> {
+    const operation = requests[0].operation;
+    if (this.#closed) throw new NetlinkError('EBADF', `${operation}: the netlink socket was closed`);
+    const deadline = performance.now() + this.#timeoutMs;
+    if (this.#dirty) this.#drain(deadline);
+    const first = this.#sequence + 1;
+    const parts = requests.map(({ builder }) => {
+      this.#sequence = (this.#sequence + 1) >>> 0;
+      return builder.finish(this.#sequence);
+    });
+    const refused = new Map<number, Refusal>();
+    let open = requests.length;
+    this.#dirty = true;
+    let count = netlinkExchange(this.#handle, parts.length === 1 ? parts[0] : Buffer.concat(parts), buffer);
+    for (;;) {
+      for (const message of parseMessages(buffer.subarray(0, count))) {
+        const place = (message.sequence - first) >>> 0;
+        if (place >= requests.length) continue;
+        const request = requests[place];
+        if (message.type !== NLMSG_ERROR && message.type !== NLMSG_DONE) {
+          request.visit?.(message);
+          continue;
+        }
+        const { errno, text } = parseAcknowledgement(message);
+        if (errno !== 0) {
+          refused.set(place, { code: errnoName(errno), error: () => refusal(request.operation, errno, text) });
+        }
+        open--;
+      }
+      if (open === 0) break;
+      const left = Math.max(0, Math.ceil(deadline - performance.now()));
+      count = netlinkReceive(this.#handle, buffer, left);
+      if (count === 0 && left === 0) {
+        throw new NetlinkError('ETIMEDOUT', `${operation}: no answer from the kernel in ${this.#timeoutMs / 1000} s`);
+      }
+    }
+    this.#dirty = false;
+    return refused;
+  }
+
+  /**
    * Sends messages that belong together in one piece, each built with NLM_F_ACK, and waits until each is acknowledged.
    * `begin` and `end` enclose them (NFNL_MSG_BATCH_BEGIN and _END) and get no acknowledgement. Throws the first refusal;
    * the kernel has then done none of it.
@@ -77,11 +147,11 @@ export class Channel {
     netlinkSend(this.#handle, Buffer.concat(parts.map(part => part.bytes)));
     while (open.size > 0) {
       const left = Math.max(0, Math.ceil(deadline - performance.now()));
-      const count = netlinkReceive(this.#handle, this.#buffer, left);
+      const count = netlinkReceive(this.#handle, buffer, left);
       if (count === 0 && left === 0) {
         throw new NetlinkError('ETIMEDOUT', `${operation}: no answer from the kernel in ${this.#timeoutMs / 1000} s`);
       }
-      for (const message of parseMessages(this.#buffer.subarray(0, count))) {
+      for (const message of parseMessages(buffer.subarray(0, count))) {
         if (message.type !== NLMSG_ERROR || !parts.some(part => part.sequence === message.sequence)) continue;
         const { errno, text } = parseAcknowledgement(message);
         if (errno !== 0) throw refusal(operation, errno, text);
@@ -98,15 +168,15 @@ export class Channel {
     this.#sequence = (this.#sequence + 1) >>> 0;
     const reader = new AnswerReader(operation, this.#sequence, dump, visit);
     this.#dirty = true;
-    netlinkSend(this.#handle, builder.finish(this.#sequence));
+    let count = netlinkExchange(this.#handle, builder.finish(this.#sequence), buffer);
     for (;;) {
-      const left = Math.max(0, Math.ceil(deadline - performance.now()));
-      const count = netlinkReceive(this.#handle, this.#buffer, left);
-      if (count > 0 && reader.read(this.#buffer.subarray(0, count))) {
+      if (count > 0 && reader.read(buffer.subarray(0, count))) {
         this.#dirty = false;
         return reader.interrupted;
       }
-      if (left === 0) {
+      const left = Math.max(0, Math.ceil(deadline - performance.now()));
+      count = netlinkReceive(this.#handle, buffer, left);
+      if (count === 0 && left === 0) {
         throw new NetlinkError('ETIMEDOUT', `${operation}: no answer from the kernel in ${this.#timeoutMs / 1000} s`);
       }
     }
@@ -117,7 +187,7 @@ export class Channel {
    * and refuses a second dump (EBUSY) until the first has been read to its end.
    */
   #drain(deadline: number): void {
-    while (netlinkReceive(this.#handle, this.#buffer, 0) > 0) {
+    while (netlinkReceive(this.#handle, buffer, 0) > 0) {
       if (performance.now() > deadline) return;
     }
     this.#dirty = false;

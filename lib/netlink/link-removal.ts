@@ -1,57 +1,162 @@
 /**
- * Deletes a link without waiting for the kernel's housekeeping. A deletion has two parts (net/core/dev.c,
- * unregister_netdevice_many and netdev_run_todo): under the rtnetlink lock the link is taken out of its namespace, with
- * its peer, addresses and routes, in a millisecond or two; then the sender waits, without the lock, until every processor
- * has let go of the memory (rcu_barrier), some 20 ms. A thread of its own sends the message and waits; here we only look
- * until the link is gone.
+ * Deletes links without waiting for the kernel's housekeeping, and many at the price of one.
+ *
+ * A deletion has two parts (net/core/dev.c, unregister_netdevice_many and netdev_run_todo): under the rtnetlink lock the
+ * link is taken out of its namespace, with its peer, addresses and routes, in a millisecond or two; then the sender waits,
+ * without the lock, until every processor has let go of the memory (rcu_barrier), some 20 ms. A thread of its own sends
+ * the message and waits; here we only look until the link is gone.
+ *
+ * Of the first part most is waiting, too (synchronize_net), and links that are deleted by one message wait together. So
+ * what is asked for while another deletion is under way goes into one group (IFLA_GROUP), and the group is deleted.
  */
+import { randomInt } from 'node:crypto';
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { close, netlinkReceive, netlinkSendAside, openNetlink } from '../sys/sys.ts';
 import { codeOf } from '../util/errors.ts';
-import { AnswerReader } from './answer.ts';
-import { NetlinkError } from './error.ts';
-import { deleteLinkMessage, isLinkName } from './link.ts';
+import { NetlinkError, refusal } from './error.ts';
+import { deleteGroupMessage, deleteLinkMessage, isLinkName, setGroupMessage } from './link.ts';
+import { NLMSG_ERROR, parseAcknowledgement, parseMessages } from './message.ts';
 import type { Rtnetlink } from './netlink.ts';
 
 /** linux/netlink.h */
 const NETLINK_ROUTE = 0;
 /** A busy node's rtnetlink lock can be taken for a second. */
 const LIMIT_MS = 10_000;
+/** The thread begins within tens of microseconds; a timer would come a millisecond later. */
+const EAGER_TURNS = 30;
+/** Names of one message: the kernel's lock is not held for more than some ten milliseconds. */
+const MOST_NAMES = 64;
+/** Of 2^31 groups, one that nobody uses: 0 is every link's, and people count from 1. */
+const FIRST_GROUP = 2 ** 30;
 
-/**
- * Resolves when nobody can find the link any more; a missing one is none. Rejects with the kernel's refusal.
- * @param netlink in the link's namespace
- * @param namespace the same namespace's path; none is this process's own
- */
-export async function removeLink(netlink: Rtnetlink, namespace: string | undefined, name: string): Promise<void> {
-  if (!isLinkName(name) || netlink.link(name) === undefined) return;
-  const operation = `delete link ${name}`;
-  const options = { protocol: NETLINK_ROUTE };
-  const handle = openNetlink(namespace === undefined ? options : { ...options, namespace });
-  try {
-    netlinkSendAside(handle, deleteLinkMessage(name).finish(1));
-    const deadline = performance.now() + LIMIT_MS;
-    for (let turn = 0; !hasAnswer(handle, operation) && netlink.link(name) !== undefined; turn++) {
-      if (performance.now() > deadline) {
-        throw new NetlinkError('ETIMEDOUT', `${operation}: it is still there after ${LIMIT_MS / 1000} s`);
-      }
-      if (turn < 3) await nextTurn();
-      else await delay(1);
-    }
-  } finally {
-    close(handle); // the sender still holds it, and lets go when the kernel lets it
-  }
+interface Wish {
+  name: string;
+  resolve(): void;
+  reject(error: unknown): void;
 }
 
-/** True when the kernel has acknowledged; throws when it has refused. */
-function hasAnswer(handle: number, operation: string): boolean {
-  const buffer = new Uint8Array(4096);
-  const count = netlinkReceive(handle, buffer, 0);
-  if (count === 0) return false;
-  try {
-    return new AnswerReader(operation, 1, false, () => {}).read(buffer.subarray(0, count));
-  } catch (error) {
-    if (codeOf(error) === 'ENODEV') return true;
-    throw error;
+export class LinkRemover {
+  readonly #netlink: Rtnetlink;
+  readonly #namespace: string | undefined;
+  readonly #acknowledgements = new Uint8Array(8192);
+  #handle: number | undefined;
+  #sequence = 0;
+  #wishes: Wish[] = [];
+  #busy = false;
+  #closed = false;
+
+  /**
+   * @param netlink in the links' namespace
+   * @param namespace the same namespace's path; none is this process's own
+   */
+  constructor(netlink: Rtnetlink, namespace: string | undefined) {
+    this.#netlink = netlink;
+    this.#namespace = namespace;
+  }
+
+  /** Resolves when nobody can find the link any more; a missing one is none. Rejects with the kernel's refusal. */
+  remove(name: string): Promise<void> {
+    if (!isLinkName(name)) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#wishes.push({ name, resolve, reject });
+      if (!this.#busy) void this.#work();
+    });
+  }
+
+  /** What was asked for and is not done yet rejects. Closing twice is harmless. */
+  close(): void {
+    this.#closed = true;
+    if (this.#handle !== undefined) close(this.#handle); // a sender still holds it, and lets go when the kernel lets it
+    this.#handle = undefined;
+  }
+
+  /** Never rejects. */
+  async #work(): Promise<void> {
+    this.#busy = true;
+    // Whoever asks within this turn of the event loop comes along.
+    for (await undefined; this.#wishes.length > 0; ) {
+      const wishes = this.#wishes.splice(0, MOST_NAMES);
+      try {
+        await this.#removeAll(wishes);
+      } catch (error) {
+        for (const wish of wishes) wish.reject(error);
+      }
+    }
+    this.#busy = false;
+  }
+
+  async #removeAll(wishes: readonly Wish[]): Promise<void> {
+    const names = [...new Set(wishes.map(wish => wish.name))];
+    const left = names.length === 1 ? names : await this.#removeGroup(names);
+    const failures = new Map<string, unknown>();
+    for (const name of left) {
+      await this.#send([deleteLinkMessage(name)], [name]).catch(error => failures.set(name, error));
+    }
+    for (const { name, resolve, reject } of wishes) {
+      if (failures.has(name)) reject(failures.get(name));
+      else resolve();
+    }
+  }
+
+  /** Returns the names of the links that are still there: one that cannot be deleted spoils it for all. */
+  async #removeGroup(names: readonly string[]): Promise<string[]> {
+    const group = FIRST_GROUP + randomInt(FIRST_GROUP);
+    const messages = [...names.map(name => setGroupMessage(name, group)), deleteGroupMessage(group)];
+    try {
+      await this.#send(messages, names);
+      return [];
+    } catch {
+      return names.filter(name => this.#netlink.link(name) !== undefined);
+    }
+  }
+
+  /** Resolves when no link has one of these names. Rejects with what the kernel said about the last message. */
+  async #send(messages: readonly ReturnType<typeof deleteLinkMessage>[], names: readonly string[]): Promise<void> {
+    if (this.#closed) throw new NetlinkError('EBADF', `delete link ${names.join(', ')}: the netlink socket was closed`);
+    const namespace = this.#namespace;
+    this.#handle ??= openNetlink({ protocol: NETLINK_ROUTE, ...(namespace !== undefined && { namespace }) });
+    const handle = this.#handle;
+    const parts = messages.map(message => {
+      this.#sequence = (this.#sequence + 1) >>> 0;
+      return message.finish(this.#sequence);
+    });
+    netlinkSendAside(handle, parts.length === 1 ? parts[0] : Buffer.concat(parts));
+    const deadline = performance.now() + LIMIT_MS;
+    let waiting = names;
+    for (let turn = 0; ; turn++) {
+      this.#throwRefusal(handle, this.#sequence, `delete link ${names.join(', ')}`);
+      waiting = this.#present(waiting);
+      if (waiting.length === 0) return;
+      if (performance.now() > deadline) {
+        throw new NetlinkError(
+          'ETIMEDOUT',
+          `delete link ${waiting.join(', ')}: still there after ${LIMIT_MS / 1000} s`,
+        );
+      }
+      if (turn < EAGER_TURNS) await nextTurn();
+      else await delay(1);
+    }
+  }
+
+  /** Asks about the first alone while it is there: they go together, or one after the other. */
+  #present(names: readonly string[]): readonly string[] {
+    for (let first = 0; first < names.length; first++) {
+      if (this.#netlink.hasLink(names[first])) return first === 0 ? names : names.slice(first);
+    }
+    return [];
+  }
+
+  /** Reads all acknowledgements that are there; those of earlier messages came late and count no more. */
+  #throwRefusal(handle: number, sequence: number, operation: string): void {
+    for (;;) {
+      const count = netlinkReceive(handle, this.#acknowledgements, 0);
+      if (count === 0) return;
+      for (const message of parseMessages(this.#acknowledgements.subarray(0, count))) {
+        if (message.type !== NLMSG_ERROR || message.sequence !== sequence) continue;
+        const { errno, text } = parseAcknowledgement(message);
+        const error = errno === 0 ? undefined : refusal(operation, errno, text);
+        if (error !== undefined && codeOf(error) !== 'ENODEV') throw error;
+      }
+    }
   }
 }

@@ -14,6 +14,7 @@ import {
   parseAddressMessage,
 } from './address.ts';
 import { type Family, formatAddress, parseAddress, parseCidr } from './address-text.ts';
+import { Batch } from './batch.ts';
 import { addPortMacMessage } from './bridge-port.ts';
 import { Channel } from './channel.ts';
 import { NetlinkError } from './error.ts';
@@ -49,7 +50,9 @@ import {
 
 export type { Address, AddressOptions, Scope } from './address.ts';
 export type { Family } from './address-text.ts';
+export { type Answer, Batch, throwFirst } from './batch.ts';
 export type { BridgePort } from './bridge-port.ts';
+export type { Refusal } from './channel.ts';
 export { NetlinkError } from './error.ts';
 export type { BridgeProperties, Link, LinkChanges, VethProperties } from './link.ts';
 export type { NextHop, Route, RouteKey, RouteOptions, RouteType } from './route.ts';
@@ -88,6 +91,11 @@ export class Rtnetlink {
     this.#channel = channel;
   }
 
+  /** For requests that are sent in one piece. */
+  batch(): Batch {
+    return new Batch(this.#channel);
+  }
+
   // ---- links
 
   links(): Link[] {
@@ -96,15 +104,19 @@ export class Rtnetlink {
 
   link(name: string): Link | undefined {
     if (!isLinkName(name)) return undefined;
-    let link: Link | undefined;
-    try {
-      this.#channel.request(`look up link ${name}`, getLinkMessage(name), message => {
-        link = parseLink(message.payload);
-      });
-    } catch (error) {
-      if (codeOf(error) !== 'ENODEV') throw error;
-    }
-    return link;
+    const batch = this.batch();
+    const answer = batch.link(name);
+    for (const refusal of batch.run().values()) if (refusal.code !== 'ENODEV') throw refusal.error();
+    return answer.value;
+  }
+
+  /** As `link`, for who only wants to know whether it is there. */
+  hasLink(name: string): boolean {
+    if (!isLinkName(name)) return false;
+    const request = { operation: `look up link ${name}`, builder: getLinkMessage(name) };
+    const refusal = this.#channel.each([request]).get(0);
+    if (refusal !== undefined && refusal.code !== 'ENODEV') throw refusal.error();
+    return refusal === undefined;
   }
 
   /** A pair of links, the far one born inside `peerNamespace` under its own name; `mtu` counts for both. */
@@ -112,9 +124,9 @@ export class Rtnetlink {
     const operation = `create veth ${properties.name}`;
     const { master: given } = properties;
     const master = typeof given === 'string' ? this.#indexOf(given, operation) : given;
-    withNamespaceFile(properties.peerNamespace, operation, fd =>
-      this.#channel.request(operation, createVethMessage(properties, fd, master)),
-    );
+    const create = (fd?: number): void => this.#channel.request(operation, createVethMessage(properties, fd, master));
+    if (properties.peerNamespace === undefined) create();
+    else withNamespaceFile(properties.peerNamespace, operation, create);
     if (!properties.peerUp) return;
     const { name, peerName, peerNamespace } = properties;
     try {
@@ -146,14 +158,16 @@ export class Rtnetlink {
       masterName === undefined ? undefined : masterName === null ? 0 : this.#indexOf(masterName, operation);
     // By its name, which saves a question; a new name takes the name's place in the message.
     const link = changes.newName === undefined ? checkLinkName(name) : this.#indexOf(name, operation);
-    withNamespaceFile(changes.namespace, operation, fd => {
+    const set = (fd?: number): void => {
       try {
         this.#channel.request(operation, setLinkMessage(link, changes, fd, master));
       } catch (error) {
         if (codeOf(error) === 'ENODEV') this.#indexOf(name, operation); // says which link is missing, if it is this one
         throw error;
       }
-    });
+    };
+    if (changes.namespace === undefined) set();
+    else withNamespaceFile(changes.namespace, operation, set);
   }
 
   /** The bridge that `name` is a port of finds `mac` behind it from now on, whatever it sees. */
@@ -315,8 +329,8 @@ export class Rtnetlink {
   }
 }
 
-function withNamespaceFile<T>(path: string | undefined, operation: string, action: (fd: number | undefined) => T): T {
-  if (path === undefined) return action(undefined);
+/** Opens a namespace's file for one action. `operation` starts the message of an error. */
+export function withNamespaceFile<T>(path: string, operation: string, action: (fd: number) => T): T {
   let fd: number;
   try {
     fd = openSync(path, 'r');

@@ -123,6 +123,7 @@ static const struct {
     {"netlinkSend", sys_netlink_send},
     {"netlinkSendAside", sys_netlink_send_aside},
     {"netlinkReceive", sys_netlink_receive},
+    {"netlinkExchange", sys_netlink_exchange},
     {"openRaw", sys_open_raw},
     {"rawSend", sys_raw_send},
     {"rawReceive", sys_raw_receive},

@@ -11,7 +11,7 @@ import { SysError } from './errors.ts';
 import type { Native } from './native.ts';
 
 /** The number in sys.h: a binary of other sources must not be called with these arguments. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** The nearest folder above that holds tulle's package.json: this file may run from dist/, .build/x/ or lib/. */
 function packageRoot(): string | undefined {

@@ -8,7 +8,8 @@
 #define SOL_NETLINK 270
 #endif
 
-#define NETLINK_BUFFER (1 << 20) // a dump of a large table, or a burst of events, while JavaScript is busy elsewhere
+#define NETLINK_BUFFER (1 << 20) // many answers at once, or a burst of events while JavaScript is busy elsewhere
+#define MOST_ANSWER (32 << 10)   // one datagram of the kernel's (netlink_recvmsg allocates no more for a dump's part)
 
 typedef struct {
   int32_t protocol;
@@ -76,52 +77,6 @@ EXPORT(sys_netlink_send) {
   return result(env, error == 0 ? (int32_t)sent : fail(call.state, "sendto AF_NETLINK", error));
 }
 
-typedef struct {
-  Handle *handle;
-  size_t bytes;
-  uint8_t message[];
-} Errand;
-
-static void *send_errand(void *argument) {
-  Errand *errand = argument;
-  send_netlink(errand->handle->fd, errand->message, errand->bytes);
-  handle_release(errand->handle);
-  free(errand);
-  return NULL;
-}
-
-// netlinkSendAside(handle, message): 0 at once. The kernel does a request's work inside send, and for some requests
-// (a link's deletion) waits tens of milliseconds after the work is done: a thread of its own waits there. What becomes
-// of the request is in the acknowledgement, which is received as ever.
-EXPORT(sys_netlink_send_aside) {
-  Call call;
-  call_read(env, info, &call);
-  int32_t id;
-  uint8_t *message;
-  size_t bytes;
-  if (!call_integer(&call, 0, &id) || !call_bytes(&call, 1, &message, &bytes))
-    return result(env, fail(call.state, "sendto AF_NETLINK", EINVAL));
-  Handle *handle;
-  int error = handle_acquire(id, KIND_NETLINK, &handle);
-  if (error < 0) return result(env, fail(call.state, "sendto AF_NETLINK", -error));
-  Errand *errand = malloc(sizeof *errand + bytes);
-  pthread_t thread;
-  error = ENOMEM;
-  if (errand != NULL) {
-    errand->handle = handle;
-    errand->bytes = bytes;
-    memcpy(errand->message, message, bytes);
-    error = start_thread(&thread, send_errand, errand);
-  }
-  if (error == 0) {
-    pthread_detach(thread);
-    return result(env, 0);
-  }
-  free(errand);
-  handle_release(handle);
-  return result(env, fail(call.state, "pthread_create", error));
-}
-
 // One message of the kernel's; others may write to our port, and are not believed. 0 = nothing there.
 static int receive_netlink(int fd, uint8_t *into, size_t bytes) {
   for (;;) {
@@ -158,4 +113,36 @@ EXPORT(sys_netlink_receive) {
     handle_release(handle);
   }
   return result(env, received < 0 ? fail(call.state, "recvmsg AF_NETLINK", -received) : received);
+}
+
+// netlinkExchange(handle, message, into): sends, and gives the answers that are there then, one behind the other, as they
+// would follow each other in one datagram: bytes. The kernel does the work inside send, so these are all answers, unless
+// they are more than `into` holds; the rest is received as ever.
+EXPORT(sys_netlink_exchange) {
+  Call call;
+  call_read(env, info, &call);
+  int32_t id;
+  uint8_t *message, *into;
+  size_t bytes, capacity;
+  if (!call_integer(&call, 0, &id) || !call_bytes(&call, 1, &message, &bytes) ||
+      !call_bytes(&call, 2, &into, &capacity) || capacity > INT32_MAX)
+    return result(env, fail(call.state, "sendto AF_NETLINK", EINVAL));
+  Handle *handle;
+  int error = handle_acquire(id, KIND_NETLINK, &handle);
+  if (error < 0) return result(env, fail(call.state, "sendto AF_NETLINK", -error));
+  const char *step = "sendto AF_NETLINK";
+  size_t count = 0;
+  if (send_netlink(handle->fd, message, bytes) < 0) error = -errno;
+  while (error == 0 && capacity - count >= (count == 0 ? 1 : MOST_ANSWER)) {
+    step = "recvmsg AF_NETLINK";
+    const int received = receive_netlink(handle->fd, into + count, capacity - count);
+    if (received <= 0) {
+      error = received;
+      break;
+    }
+    count += NLMSG_ALIGN((size_t)received);
+    if (count > capacity) count = capacity;
+  }
+  handle_release(handle);
+  return result(env, error < 0 ? fail(call.state, step, -error) : (int32_t)count);
 }

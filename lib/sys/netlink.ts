@@ -53,6 +53,15 @@ export function netlinkReceive(handle: number, into: Uint8Array, timeoutMs: numb
 }
 
 /**
+ * Sends messages to the kernel and receives what it answers, as netlinkSend and netlinkReceive do, in one call: returns
+ * the bytes of all answers, one behind the other, or of as many as fit into 64 KiB or what `into` has more; a dump that
+ * is longer is received on.
+ */
+export function netlinkExchange(handle: number, message: Uint8Array, into: Uint8Array): number {
+  return check(native.netlinkExchange(handle, message, into));
+}
+
+/**
  * Opens a raw IP socket. With protocol 255 (IPPROTO_RAW) it sends packets that bring their own IP header; with any other,
  * the kernel adds it (and ICMPv6's checksum). Needs CAP_NET_RAW.
  */

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 // Raised when an export changes its arguments or meaning; sys.ts refuses an addon of another number.
-#define TULLE_ADDON_VERSION 1
+#define TULLE_ADDON_VERSION 2
 
 #define BATCH_MESSAGES 64    // messages of one sendmmsg or recvmmsg: the train length at which GRO stops, too (UDP_GRO_CNT_MAX)
 #define PACKET_IOVS 1024     // UIO_MAXIOV: the kernel refuses longer vectors
@@ -175,6 +175,7 @@ EXPORT(sys_open_netlink);
 EXPORT(sys_netlink_send);
 EXPORT(sys_netlink_send_aside);
 EXPORT(sys_netlink_receive);
+EXPORT(sys_netlink_exchange);
 EXPORT(sys_open_raw);
 EXPORT(sys_raw_send);
 EXPORT(sys_raw_receive);

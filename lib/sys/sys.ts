@@ -9,7 +9,16 @@ export { checksum, registerArena, unregisterArena } from './arena.ts';
 export { errnoName, errnoText, SysError } from './errors.ts';
 export { close, flockOpen, handleCount, keep, monotonicMs } from './handles.ts';
 export { createNamespace, removeNamespace, withNamespace } from './namespace.ts';
-export { netlinkReceive, netlinkSend, netlinkSendAside, openNetlink, openRaw, rawReceive, rawSend } from './netlink.ts';
+export {
+  netlinkExchange,
+  netlinkReceive,
+  netlinkSend,
+  netlinkSendAside,
+  openNetlink,
+  openRaw,
+  rawReceive,
+  rawSend,
+} from './netlink.ts';
 export { openPacket, packetDrops } from './packet.ts';
 export { type PeerCredentials, peerCredentials } from './peer.ts';
 export {
