@@ -15,7 +15,10 @@ import { TulleError } from '../lib/util/errors.ts';
 import type { Logger } from '../lib/util/log.ts';
 
 const VERBS = ['ls', 'watch', 'log', 'at', 'why'];
-const OTHER_FLAGS: readonly FlagName[] = ['subnet-file', 'state-dir', 'node-id'];
+const OTHER_FLAGS: readonly FlagName[] = [
+  ...(['subnet-file', 'state-dir', 'node-id'] as const),
+  ...(['kube-subnet-mgr', 'kubeconfig-file', 'kube-api-url', 'net-config-path', 'kube-annotation-prefix'] as const),
+];
 const ours = flags.filter(flag => flag.group === 'registry' || OTHER_FLAGS.includes(flag.name));
 
 export const LEASE_HELP = `tulle lease: who has which subnet, who had it, and why
@@ -32,7 +35,7 @@ SUBNET is a subnet (10.5.1.0/24) or an address in one (10.5.1.7).
 
 flags:
   --json           for programs: one JSON value (watch: one a line)
-${ours.map(flag => `  -${flag.name.padEnd(15)} ${flag.help}`).join('\n')}
+${ours.map(flag => `  -${flag.name.padEnd(22)} ${flag.help}`).join('\n')}
 
 They are tulled's, and so are their variables (${environmentName(ours[1])} …): on a node, give what its tulled was given.
 etcd remembers every revision up to its last compaction; what tulled saw and decided is in its journal, beside subnet.env.
@@ -87,6 +90,10 @@ async function open(
 ): Promise<Pick<LeaseCommand, 'registry' | 'history'>> {
   const log = warnings;
   if (options.kind === 'file') return { registry: openFileRegistry(options.directory, { log }) };
+  if (options.kind === 'kubernetes') {
+    const { openKubeRegistry } = await import('../lib/kube/registry.ts');
+    return { registry: openKubeRegistry({ ...options, log }) };
+  }
   const { openEtcdRegistry } = await import('../etcd/registry.ts');
   const registry: Registry = openEtcdRegistry({ ...options, log, exactExpiry: verb === 'ls' });
   if (!['log', 'at', 'why'].includes(verb)) return { registry };

@@ -116,6 +116,7 @@ async function bringUp(run: Run): Promise<void> {
   const underlay = parts.chooseInterface({ ...options.interface, ...interfaceNeeds(network) });
   log.debug({ ...underlay }, 'interface chosen');
 
+  refuseOthers(run, network);
   setWaiting(run, 'a lease');
   const request = leaseRequest(run, network, underlay);
   observed.nodeId = request.nodeId;
@@ -140,6 +141,7 @@ async function bringUp(run: Run): Promise<void> {
   run.started = true;
   setWaiting(run, run.manager.fenced ? 'the lease to be renewed' : undefined);
   log.info({ subnetFile: options.subnetFile }, 'ready');
+  run.registry.announceReady?.();
   const over = new AbortController();
   run.undo.push('the look at the network configuration', () => over.abort());
   const context = { ...run, stop: AbortSignal.any([stop, over.signal]) };
@@ -157,18 +159,33 @@ async function openHealth(options: DaemonOptions, parts: DaemonParts, undo: Undo
 
 async function fetchNetwork({ options, parts, log, stop, registry }: Run): Promise<DaemonNetwork> {
   const place = configPlace(options.registry);
-  const advice = options.registry.kind === 'etcd' ? 'check -etcd-endpoints and the network' : 'look at the directory';
+  const advice = {
+    etcd: 'check -etcd-endpoints and the network',
+    file: 'look at the directory',
+    kubernetes: 'check the kubeconfig and the network',
+  }[options.registry.kind];
   const { clock, random } = parts;
   const { text } = await untilAvailable({ log, clock, stop, random }, () => registry.config(), advice);
   return readNetwork(text, place);
 }
 
+/** Where the cluster gives this node its subnet, another daemon may be there for the same one: flannel, that is replaced. */
+function refuseOthers({ parts, registry }: Run, { config: { network, network6 } }: DaemonNetwork): void {
+  const node = registry.thisNode?.();
+  if (node === undefined) return;
+  const { subnet, subnet6 } = node.subnets;
+  parts.refuseOtherOverlay([
+    { network, own: subnet },
+    ...(network6 && subnet6 ? [{ network: network6, own: subnet6 }] : []),
+  ]);
+}
+
 function leaseRequest(
-  { options, parts, log }: Run,
+  { options, parts, log, registry }: Run,
   { config, backend }: DaemonNetwork,
   underlay: ChosenInterface,
 ): AcquireRequest {
-  const nodeId = parts.nodeId(options.nodeId);
+  const nodeId = registry.thisNode?.().name ?? parts.nodeId(options.nodeId);
   const addresses = publicAddresses(options.interface, { config, backend }, underlay);
   const attributes = { ...addresses, ...backendAttributes(backend, nodeId) };
   const request = { config, nodeId, attributes, ttlSeconds: options.leaseTtlSeconds };

@@ -54,7 +54,6 @@ export type FlagSpec = FlagBase &
   );
 
 const HOUR_MS = 3_600_000;
-const KUBERNETES_ONLY = 'it belongs to the Kubernetes registry, which is not supported yet; leave it out';
 
 export const flagTable = {
   registry: {
@@ -62,8 +61,8 @@ export const flagTable = {
     default: 'etcd',
     group: 'registry',
     origin: 'tulle',
-    value: 'etcd|file:DIR',
-    help: 'the registry: etcd, or a directory that all daemons of this machine share',
+    value: 'etcd|kube|file:DIR',
+    help: 'the registry: etcd, the nodes of a Kubernetes cluster, or a directory that all daemons of this machine share',
     example: '--registry=file:/var/lib/tulle/leases',
   },
   'etcd-endpoints': {
@@ -444,29 +443,8 @@ export const flagTable = {
     group: 'kubernetes',
     origin: 'flannel',
     value: '',
-    unsupported: 'the Kubernetes registry is not supported yet; use -etcd-endpoints or --registry file:DIR',
-    help: 'take the subnets from the Kubernetes API',
-    example: '-kube-subnet-mgr=false',
-  },
-  'kube-api-url': {
-    kind: 'string',
-    default: '',
-    group: 'kubernetes',
-    origin: 'flannel',
-    value: 'URL',
-    unsupported: KUBERNETES_ONLY,
-    help: 'the API server',
-    example: '-kube-api-url=',
-  },
-  'kube-annotation-prefix': {
-    kind: 'string',
-    default: 'flannel.alpha.coreos.com',
-    group: 'kubernetes',
-    origin: 'flannel',
-    value: 'TEXT',
-    unsupported: KUBERNETES_ONLY,
-    help: "the prefix of the nodes' annotations",
-    example: '-kube-annotation-prefix=flannel.alpha.coreos.com',
+    help: 'take the subnets from the nodes of a cluster: the same as --registry=kube',
+    example: 'NODE_NAME=node1 tulled -kube-subnet-mgr -kubeconfig-file=/etc/tulle/kubeconfig',
   },
   'kubeconfig-file': {
     kind: 'string',
@@ -474,9 +452,17 @@ export const flagTable = {
     group: 'kubernetes',
     origin: 'flannel',
     value: 'FILE',
-    unsupported: KUBERNETES_ONLY,
-    help: 'the kubeconfig',
-    example: '-kubeconfig-file=',
+    help: "where the API server is and who we are (default: the service account's, in a pod)",
+    example: '-kubeconfig-file=/etc/tulle/kubeconfig',
+  },
+  'kube-api-url': {
+    kind: 'string',
+    default: '',
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: 'URL',
+    help: 'the API server, whatever the kubeconfig says; without a kubeconfig we are nobody there',
+    example: '-kube-api-url=https://10.88.0.1:6443',
   },
   'net-config-path': {
     kind: 'string',
@@ -484,9 +470,17 @@ export const flagTable = {
     group: 'kubernetes',
     origin: 'flannel',
     value: 'FILE',
-    unsupported: KUBERNETES_ONLY,
-    help: 'the net-conf of the Kubernetes registry',
+    help: 'the net-conf, as a ConfigMap is mounted; its SubnetLen, SubnetMin and SubnetMax mean nothing here',
     example: '-net-config-path=/etc/kube-flannel/net-conf.json',
+  },
+  'kube-annotation-prefix': {
+    kind: 'string',
+    default: 'flannel.alpha.coreos.com',
+    group: 'kubernetes',
+    origin: 'flannel',
+    value: 'TEXT',
+    help: "the prefix of the nodes' annotations, the same on all nodes",
+    example: '-kube-annotation-prefix=example.org/tulle',
   },
   'set-node-network-unavailable': {
     kind: 'boolean',
@@ -494,9 +488,8 @@ export const flagTable = {
     group: 'kubernetes',
     origin: 'flannel',
     value: '',
-    unsupported: KUBERNETES_ONLY,
-    help: "set the node's NetworkUnavailable condition",
-    example: '-set-node-network-unavailable=true',
+    help: "set the node's condition NetworkUnavailable to False once this node carries packets",
+    example: '-set-node-network-unavailable=false',
   },
 } as const satisfies Record<string, FlagSpec>;
 

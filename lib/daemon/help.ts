@@ -11,6 +11,7 @@ Usage: tulled [flags]
 
   tulled -etcd-endpoints=http://10.88.0.1:2379 -iface=eth0
   tulled --registry=file:/var/lib/tulle/leases --node-id=node1
+  NODE_NAME=node1 tulled -kube-subnet-mgr -kubeconfig-file=/etc/tulle/kubeconfig
 
 Flags take one dash or two, and their value after "=" or as the next word; a boolean takes it only after "=".
 A flag that is not given is read from its environment variable, which stands in brackets.`;

@@ -12,7 +12,14 @@ export interface DaemonNetwork {
 
 /** Where the net-conf is, in words that tell a person where to write. */
 export function configPlace(registry: DaemonOptions['registry']): string {
-  return registry.kind === 'file' ? `${registry.directory}/config` : `the etcd key ${registry.prefix}/config`;
+  switch (registry.kind) {
+    case 'file':
+      return `${registry.directory}/config`;
+    case 'etcd':
+      return `the etcd key ${registry.prefix}/config`;
+    case 'kubernetes':
+      return registry.netConfigPath;
+  }
 }
 
 /** @throws TulleError 'bad-config' that begins with `place`. */

@@ -10,6 +10,7 @@ import { messageOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
 import { type FlagName, flagTable } from './flags.ts';
+import { type KubeRegistryOptions, kubeOptions, refuseKubeFlags, wantsKube } from './kube-options.ts';
 import type { ParsedFlags } from './parse-flags.ts';
 
 export interface FileRegistryOptions {
@@ -47,7 +48,7 @@ export interface RuleOptions {
 }
 
 export interface DaemonOptions {
-  registry: FileRegistryOptions | EtcdRegistryOptions;
+  registry: FileRegistryOptions | EtcdRegistryOptions | KubeRegistryOptions;
   interface: InterfaceOptions;
   subnetFile: string;
   /** See lib/lease/journal.ts. */
@@ -136,11 +137,13 @@ function probeInterval(parsed: ParsedFlags): number {
   throw bad(parsed, 'probe-interval', 'it must be from 100ms to 1h, or 0 for none');
 }
 
-function registryOptions(parsed: ParsedFlags): FileRegistryOptions | EtcdRegistryOptions {
+function registryOptions(parsed: ParsedFlags): DaemonOptions['registry'] {
+  if (wantsKube(parsed)) return kubeOptions(parsed, bad);
+  refuseKubeFlags(parsed, bad);
   const text = parsed.values.registry;
   if (text === 'etcd') return etcdOptions(parsed);
   const directory = text.startsWith('file:') ? text.slice('file:'.length) : '';
-  if (directory === '') throw bad(parsed, 'registry', `"${text}" is neither "etcd" nor "file:DIR"`);
+  if (directory === '') throw bad(parsed, 'registry', `"${text}" is none of "etcd", "kube" and "file:DIR"`);
   const etcdFlag = [...parsed.given.keys()].find(name => name.startsWith('etcd-'));
   if (etcdFlag !== undefined)
     throw bad(parsed, etcdFlag, 'it has no meaning with a file registry; leave one of them out');

@@ -6,6 +6,7 @@ import { type Overlay, type OverlayOptions, startOverlay } from '../backend/over
 import { ensureForwarding } from '../host/forwarding.ts';
 import { type ChosenInterface, chooseInterface } from '../host/interface.ts';
 import { nodeId } from '../host/node-id.ts';
+import { type OverlayRange, refuseOtherOverlay } from '../host/other-overlay.ts';
 import { startTrafficRules, type TrafficOptions, type TrafficRules } from '../host/rules.ts';
 import { type Clock, systemClock } from '../lease/clock.ts';
 import { type LeaseJournal, openJournal } from '../lease/journal-writer.ts';
@@ -35,6 +36,8 @@ export interface DaemonParts {
   nodeId(given: string | undefined): string;
   startHealth(address: string, port: number): Promise<Health>;
   chooseInterface(options: InterfaceOptions & { needIp4: boolean; needIp6: boolean }): ChosenInterface;
+  /** Throws when this machine already carries these networks by other means. */
+  refuseOtherOverlay(ranges: readonly OverlayRange[]): void;
   /** Returns the undo. */
   ensureForwarding(families: { ip6: boolean }): () => void;
   /** The subnets that a subnet.env names. */
@@ -60,6 +63,7 @@ export const realParts: DaemonParts = {
   nodeId: given => nodeId({ ...(given !== undefined && { given }), stateDirectory: STATE_DIRECTORY }),
   startHealth,
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
+  refuseOtherOverlay: ranges => withRtnetlink(undefined, netlink => refuseOtherOverlay(netlink, ranges)),
   ensureForwarding: families => ensureForwarding(undefined, families),
   previousSubnet: path => previousSubnetOf(readSubnetEnv(path)),
   formerNetworks,

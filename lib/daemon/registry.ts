@@ -11,6 +11,14 @@ export async function openRegistry(options: DaemonOptions['registry'], log: Logg
     await refuseCorruptFiles(options.directory);
     return openFileRegistry(options.directory, { log });
   }
+  if (options.kind === 'kubernetes') {
+    // Only here: client-node costs more than half a second at start.
+    const [{ openKubeRegistry }, { nodeSourceOf }] = await Promise.all([
+      import('../kube/registry.ts'),
+      import('../kube/identity.ts'),
+    ]);
+    return openKubeRegistry({ ...options, node: nodeSourceOf(process.env), log });
+  }
   // Only here: etcd3 costs 300 ms at start, which a file registry need not pay.
   const { openEtcdRegistry } = await import('../../etcd/registry.ts');
   return openEtcdRegistry({ ...options, log });
@@ -18,6 +26,7 @@ export async function openRegistry(options: DaemonOptions['registry'], log: Logg
 
 /** By which the journal knows it again: not the servers, which come and go, but what they keep. */
 export function registryName(options: DaemonOptions['registry']): string {
+  if (options.kind === 'kubernetes') return `kubernetes:${options.annotationPrefix}`;
   return options.kind === 'file' ? `file:${options.directory}` : `etcd:${options.prefix}`;
 }
 

@@ -95,6 +95,11 @@ export function createOwnNode({ api, name, names, read, log }: OwnNodeOptions): 
           attributes === null
             ? Object.fromEntries(Object.keys(withoutOperators(existing, names)).map(key => [key, null]))
             : annotationsFor(attributes, existing, names);
+        const former = existing[names.backendType];
+        const type = attributes === null ? undefined : wanted[names.backendType];
+        if (former !== undefined && type !== undefined && former !== type) {
+          log.info({ node: name, was: former, is: type }, 'taking over the annotations of another daemon');
+        }
         const differing = Object.entries(wanted).filter(([key, value]) => (existing[key] ?? null) !== value);
         if (differing.length === 0) return undefined;
         return { metadata: { resourceVersion: facts.version, annotations: Object.fromEntries(differing) } };

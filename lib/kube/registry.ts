@@ -149,12 +149,15 @@ export function openKubeRegistry(options: KubeRegistryOptions): Registry {
       }
       const { subnets, problem } = facts;
       if (subnets === undefined) throw new RegistryError('no-config', unassigned(node.name, problem).message);
+      see(facts);
       return { text: netConfFor(netConf, netConfigPath, node.name, subnets), revision: netConf.revision };
     },
 
-    nodeName() {
-      if (own === undefined) throw new RegistryError('unavailable', 'the name of this node is not known yet');
-      return own.name;
+    thisNode() {
+      const subnets = mine?.facts.subnets;
+      if (own === undefined || subnets === undefined)
+        throw new RegistryError('unavailable', 'this node is not known yet');
+      return { name: own.name, subnets };
     },
 
     list,

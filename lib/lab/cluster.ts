@@ -16,7 +16,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { ETCD, type LabPlan, type NodePlan, networkConfig, UNDERLAY } from './plan.ts';
 import { endProcesses, identify } from './process.ts';
-import { program, spawnIn } from './spawn.ts';
+import { labEnvironment, program, spawnIn } from './spawn.ts';
 import { type LabState, namespaceFile, saveState } from './state.ts';
 
 /** A daemon takes a second; etcd's client, a cold disk and a busy machine make it more. */
@@ -43,6 +43,11 @@ export const leaseDirectory = (state: LabState): string => join(state.directory,
 export const registryPath = (state: LabState, node: string): string => join(nodeDirectory(state, node), 'registry');
 export const etcdEndpoint = (): string => `http://${UNDERLAY.switchAddress}:${ETCD.clientPort}`;
 
+/** What a daemon of a lab with Kubernetes is given; the name that its API server has in the record. */
+export const kubeconfigFile = (state: LabState): string => join(state.directory, 'kubeconfig');
+export const netConfFile = (state: LabState): string => join(state.directory, 'net-conf.json');
+export const KUBE_API = 'kube-api';
+
 /** The file registry with its net-conf. */
 export function makeFileRegistry(state: LabState): void {
   mkdirSync(join(leaseDirectory(state), 'subnets'), { recursive: true });
@@ -57,10 +62,12 @@ export function startProgram(
   logFile: string,
   command: string,
   args: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
 ): ChildProcess {
   const log = openSync(logFile, 'a', 0o600);
   try {
     const child = spawnIn(namespaceFile(state, namespace), command, args, {
+      env: { ...labEnvironment(), ...environment },
       stdio: ['ignore', log, log],
       detached: true, // the terminal's Ctrl-C is for us: we end the daemons while the registry still runs
     });
@@ -81,23 +88,36 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
   const subnetFile = join(directory, 'subnet.env');
   const cniSocket = join(directory, 'cni.sock');
   const logFile = join(directory, 'tulled.log');
-  const registry =
-    plan.registry === 'file'
-      ? ['--registry', `file:${registryLink(state, node)}`]
-      : [`-etcd-endpoints=${etcdEndpoint()}`, `-etcd-prefix=${ETCD.prefix}`];
   const args = [
     program('cmd/tulled.js'),
-    ...registry,
+    ...registryFlags(state, plan, node),
     '-iface=eth0',
     `-subnet-file=${subnetFile}`,
-    `--node-id=${node.name}`,
     `--transport=${plan.transport}`,
     `--cni-socket=${cniSocket}`,
     `--cni-data-dir=${join(directory, 'cni')}`,
     `--control-socket=${controlSocket(state, node.name)}`,
   ];
-  const process_ = startProgram(state, node.name, `tulled on ${node.name}`, logFile, process.execPath, args);
+  const environment = plan.registry === 'kube' ? { NODE_NAME: node.name } : {};
+  const name = `tulled on ${node.name}`;
+  const process_ = startProgram(state, node.name, name, logFile, process.execPath, args, environment);
   return { node, process: process_, logFile, subnetFile, cniSocket };
+}
+
+function registryFlags(state: LabState, { registry }: LabPlan, node: NodePlan): string[] {
+  const id = `--node-id=${node.name}`;
+  switch (registry) {
+    case 'file':
+      return [`--registry=file:${registryLink(state, node)}`, id];
+    case 'etcd':
+      return [`-etcd-endpoints=${etcdEndpoint()}`, `-etcd-prefix=${ETCD.prefix}`, id];
+    case 'kube':
+      return [
+        '-kube-subnet-mgr',
+        `-kubeconfig-file=${kubeconfigFile(state)}`,
+        `-net-config-path=${netConfFile(state)}`,
+      ];
+  }
 }
 
 function registryLink(state: LabState, node: NodePlan): string {

@@ -8,7 +8,7 @@
  */
 import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
 import { usageError } from './options.ts';
-import { pairsOf, UNDERLAY } from './plan.ts';
+import { type LabRegistry, pairsOf, UNDERLAY } from './plan.ts';
 
 /** In the order in which one frame meets them. */
 export const FAULT_KINDS = ['partition', 'loss', 'mtu', 'nat', 'duplicate', 'delay', 'reorder'] as const;
@@ -23,7 +23,7 @@ export type FaultDirection = (typeof DIRECTIONS)[number];
 export const MTU_MODES = ['silent', 'icmp', 'link'] as const;
 export type MtuMode = (typeof MTU_MODES)[number];
 
-/** The far end of "node1-registry": the switch with an etcd on it, or the directory of leases. */
+/** The far end of "node1-registry": the switch with an etcd or API server on it, or the directory of leases. */
 export const REGISTRY_PLACE = 'registry';
 
 /** What addFault takes; each kind has its own of the later ones. */
@@ -50,7 +50,7 @@ export interface FaultSpec {
 /** What a lab has, for the checks. */
 export interface FaultPlaces {
   readonly nodes: readonly string[];
-  readonly registry: 'file' | 'etcd';
+  readonly registry: LabRegistry;
 }
 
 /** A spec whose every question is answered. */
@@ -161,7 +161,7 @@ function checkLinkMtu(where: string | undefined, direction: FaultDirection): voi
 }
 
 function checkRegistry(kind: FaultKind, direction: FaultDirection, { registry }: FaultPlaces): void {
-  if (registry === 'etcd' || (kind === 'partition' && direction === 'both')) return;
+  if (registry !== 'file' || (kind === 'partition' && direction === 'both')) return;
   throw usageError('the file registry is a directory, no network: only "partition NODE-registry" can cut it off');
 }
 

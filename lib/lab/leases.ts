@@ -1,5 +1,5 @@
 /**
- * The lab's registry as the lab itself uses it: the net-conf goes in, the leases come out. An etcd listens in the
+ * The lab's registry as the lab itself uses it: the net-conf goes in, the leases come out. An etcd or an API server listens in the
  * switch's namespace only, so a child there speaks to it (registry-child.ts); the file registry is read in place.
  */
 import { execFile } from 'node:child_process';
@@ -12,8 +12,9 @@ import * as sys from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { formatCidr4 } from '../wire/cidr.ts';
 import { SWITCH } from './build.ts';
-import { etcdEndpoint, leaseDirectory, makeFileRegistry } from './cluster.ts';
-import { ETCD, type LabRegistry, networkConfig, UNDERLAY } from './plan.ts';
+import { etcdEndpoint, kubeconfigFile, leaseDirectory, makeFileRegistry, netConfFile } from './cluster.ts';
+import { startLabKubeApi } from './kube.ts';
+import { ETCD, type LabPlan, type LabRegistry, networkConfig, UNDERLAY } from './plan.ts';
 import { identify } from './process.ts';
 import { labEnvironment, packageRoot, program } from './spawn.ts';
 import { type LabState, namespaceFile, saveState } from './state.ts';
@@ -41,8 +42,9 @@ export function factsOf(lease: Lease): LeaseFacts {
 }
 
 /** Starts what the registry needs and puts the net-conf into it. */
-export async function startRegistry(state: LabState, kind: LabRegistry): Promise<void> {
-  if (kind === 'file') return makeFileRegistry(state);
+export async function startRegistry(state: LabState, plan: LabPlan): Promise<void> {
+  if (plan.registry === 'file') return makeFileRegistry(state);
+  if (plan.registry === 'kube') return startLabKubeApi(state, plan);
   const server = await startEtcd({
     directory: join(state.directory, 'etcd'),
     clientAddress: UNDERLAY.switchAddress,
@@ -59,6 +61,8 @@ export async function startRegistry(state: LabState, kind: LabRegistry): Promise
 }
 
 export async function readLeases(state: LabState, kind: LabRegistry): Promise<LeaseFacts[]> {
+  if (kind === 'kube')
+    return JSON.parse(await registryChild(state, ['nodes', kubeconfigFile(state), netConfFile(state)])) as LeaseFacts[];
   if (kind === 'etcd')
     return JSON.parse(await registryChild(state, ['leases', etcdEndpoint(), ETCD.prefix])) as LeaseFacts[];
   const registry = openFileRegistry(leaseDirectory(state));
@@ -80,7 +84,7 @@ async function registryChild(state: LabState, args: readonly string[]): Promise<
 
 function fail(error: unknown): never {
   const stderr = typeof error === 'object' && error !== null && 'stderr' in error ? String(error.stderr).trim() : '';
-  throw new TulleError('registry', `the lab's etcd: ${stderr === '' ? messageOf(error) : stderr}`);
+  throw new TulleError('registry', `the lab's registry: ${stderr === '' ? messageOf(error) : stderr}`);
 }
 
 /** Makes sure that there is an etcd to start; installs Debian's when we may. */

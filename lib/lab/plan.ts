@@ -8,7 +8,7 @@
 import { formatAddress4, parseAddress4 } from '../wire/ip4.ts';
 import { usageError } from './options.ts';
 
-export const REGISTRIES = ['file', 'etcd'] as const;
+export const REGISTRIES = ['file', 'etcd', 'kube'] as const;
 export const TRANSPORTS = ['offload', 'batch', 'dgram'] as const;
 export type LabRegistry = (typeof REGISTRIES)[number];
 export type LabTransport = (typeof TRANSPORTS)[number];
@@ -31,6 +31,7 @@ export const UNDERLAY = { network: '10.88.0.0/24', prefixLength: 24, mtu: 1500, 
 export const OVERLAY = { network: '10.42.0.0/16', subnetLength: 24, port: 8285 } as const;
 export const SWITCH_BRIDGE = 'br0';
 export const POD_BRIDGE = 'cni0';
+export const KUBE = { port: 6443 } as const;
 export const ETCD = { clientPort: 2379, peerPort: 2380, prefix: '/coreos.com/network' } as const;
 
 export interface NodePlan {

@@ -1,10 +1,10 @@
 /**
- * Speaks to the lab's etcd from inside the switch's namespace:
+ * Speaks to the lab's registry from inside the switch's namespace:
  *   registry-child.js config ENDPOINT PREFIX JSON    writes the net-conf
  *   registry-child.js leases ENDPOINT PREFIX         prints the leases, one JSON array of LeaseFacts
+ *   registry-child.js nodes KUBECONFIG NET-CONF      the same from a lab with Kubernetes
  */
-import { createEtcdClient } from '../../etcd/client.ts';
-import { openEtcdRegistry } from '../../etcd/registry.ts';
+import type { Registry } from '../lease/registry.ts';
 import { messageOf } from '../util/errors.ts';
 import { silentLogger } from '../util/log.ts';
 import { factsOf } from './leases.ts';
@@ -12,6 +12,7 @@ import { factsOf } from './leases.ts';
 const [verb, endpoint, prefix, text] = process.argv.slice(2);
 try {
   if (verb === 'config') {
+    const { createEtcdClient } = await import('../../etcd/client.ts');
     const client = createEtcdClient({ endpoints: [endpoint] });
     await client.txn(
       { success: [{ request_put: { key: Buffer.from(`${prefix}/config`), value: Buffer.from(text) } }] },
@@ -19,7 +20,7 @@ try {
     );
     client.close();
   } else {
-    const registry = openEtcdRegistry({ endpoints: [endpoint], prefix, exactExpiry: true, log: silentLogger });
+    const registry = await openRegistry();
     const { leases } = await registry.list();
     process.stdout.write(JSON.stringify(leases.map(factsOf)));
     await registry.close();
@@ -27,4 +28,14 @@ try {
 } catch (error) {
   process.stderr.write(`${messageOf(error)}\n`);
   process.exitCode = 1;
+}
+
+/** The clients are heavy: only the one that is needed is loaded. */
+async function openRegistry(): Promise<Registry> {
+  if (verb === 'nodes') {
+    const { openKubeRegistry } = await import('../kube/registry.ts');
+    return openKubeRegistry({ kubeconfigFile: endpoint, netConfigPath: prefix, log: silentLogger });
+  }
+  const { openEtcdRegistry } = await import('../../etcd/registry.ts');
+  return openEtcdRegistry({ endpoints: [endpoint], prefix, exactExpiry: true, log: silentLogger });
 }

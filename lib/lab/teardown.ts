@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import * as sys from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
+import { KUBE_API } from './cluster.ts';
 import { endProcesses, type ProcessId, residentsOf } from './process.ts';
 import { labDirectory, loadState, recordedProcesses } from './state.ts';
 
@@ -28,7 +29,7 @@ export async function tearDown(root: string, name: string): Promise<void> {
 
   // 1. The daemons first, while the registry that they return their leases to still runs; then everything else.
   const recorded = state === undefined ? [] : recordedProcesses(state);
-  const isServer = (entry: { name: string }): boolean => entry.name === 'etcd';
+  const isServer = (entry: { name: string }): boolean => ['etcd', KUBE_API].includes(entry.name);
   const left = [
     ...(await endProcesses(
       recorded.filter(entry => !isServer(entry)),

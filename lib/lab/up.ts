@@ -117,7 +117,7 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   const state = store.createState(options.root, options.name, { rootless: isInside(), registry: options.registry });
 
   await step(`the underlay: a switch and ${plan.nodes} nodes`, () => buildUnderlay(state, plan));
-  await step(`the registry: ${options.registry}`, () => startRegistry(state, options.registry));
+  await step(`the registry: ${options.registry}`, () => startRegistry(state, plan));
   let daemons = await step(`tulled on ${plan.nodes} nodes, until each has its lease`, () => startDaemons(state, plan));
   const pods = await step(`${plan.podPlans.length} pods`, () => plugAll(state, plan, daemons));
   const end = (name: string, address: string): End => ({

@@ -84,8 +84,8 @@ export interface Registry {
    */
   watch(signal: AbortSignal, onTrouble?: WatchTrouble): AsyncIterable<Snapshot | Events>;
   close(): Promise<void>;
-  /** In a registry that knows the nodes by names of its own: this node's, once `config` has answered. */
-  nodeName?(): string;
+  /** In a registry that knows the nodes and gives out their subnets: what it knew of this one when `config` last answered. */
+  thisNode?(): { name: string; subnets: LeaseSubnets };
   /** This node carries packets now: where that is the registry's business, it says so to the cluster and keeps saying it. */
   announceReady?(): void;
 }

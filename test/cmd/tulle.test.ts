@@ -45,7 +45,7 @@ t.test('mistakes: one line, exit code 1, nothing left behind', async t => {
     [['lab', 'sideways'], /^tulle: there is no "tulle lab sideways": see "tulle lab --help"\n$/],
     [['lab', 'up', '--nodes', '1'], /^tulle: --nodes is a whole number from 2 to 50, not "1"\n$/],
     [['lab', 'up', '--pods=0'], /^tulle: --pods is a whole number from 1 to 100, not "0"\n$/],
-    [['lab', 'up', '--registry', 'kubernetes'], /^tulle: --registry is one of file, etcd, not "kubernetes"\n$/],
+    [['lab', 'up', '--registry', 'kubernetes'], /^tulle: --registry is one of file, etcd, kube, not "kubernetes"\n$/],
     [['lab', 'up', '--transport', 'pigeon'], /^tulle: --transport is one of offload, batch, dgram/],
     [['lab', 'up', '--name', '../x'], /^tulle: --name takes lower-case letters/],
     [['lab', 'up', 'down'], /^tulle: lab up does not know what to do with "down"/],

@@ -41,7 +41,12 @@ t.test('--version and --help go to stdout and exit 0', async t => {
 t.test('a wrong command line is one line and exit code 1', async t => {
   const table: [string[], Record<string, string>, RegExp][] = [
     [['-ifac=eth0'], {}, /^tulled: -ifac: there is no such flag; did you mean -iface\?$/],
-    [['-kube-subnet-mgr'], {}, /^tulled: -kube-subnet-mgr: the Kubernetes registry is not supported yet; use /],
+    [['-kube-subnet-mgr', '--node-id=x'], {}, /^tulled: --node-id: Kubernetes knows a node by its name: set NODE_NAME/],
+    [
+      ['-kubeconfig-file=/x'],
+      {},
+      /^tulled: -kubeconfig-file: it belongs to the Kubernetes registry: give -kube-subnet-mgr/,
+    ],
     [[], { FLANNELD_IP_BLACKHOLE_ROUTE: 'true' }, /^tulled: FLANNELD_IP_BLACKHOLE_ROUTE: the blackhole route/],
     [['-public-ip=10.0.0.300'], {}, /^tulled: -public-ip: "10.0.0.300" is not an IPv4 address/],
     [['-registry=file:'], {}, /^tulled: -registry: /],

@@ -176,6 +176,7 @@ export function fakeParts() {
       enter('chooseInterface');
       return { name: 'eth0', index: 2, mtu: 1500, address4: '10.88.0.1' };
     },
+    refuseOtherOverlay: () => enter('refuseOtherOverlay'),
     ensureForwarding: () => {
       enter('ensureForwarding');
       return () => enter('forwarding.undo');

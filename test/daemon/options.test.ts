@@ -29,6 +29,50 @@ t.test('the defaults', async t => {
   });
 });
 
+t.test('the nodes of a cluster', async t => {
+  const usual = {
+    kind: 'kubernetes',
+    annotationPrefix: 'flannel.alpha.coreos.com',
+    netConfigPath: '/etc/kube-flannel/net-conf.json',
+    setNetworkUnavailable: true,
+  };
+  t.same(options(['-kube-subnet-mgr']).registry, usual, "flannel's switch");
+  t.same(options(['--registry=kube']).registry, usual, 'the same');
+  t.same(options([], { FLANNELD_KUBE_SUBNET_MGR: 'true' }).registry, usual);
+  t.same(
+    options([
+      '-kube-subnet-mgr',
+      '-kubeconfig-file=/etc/kubeconfig',
+      '-kube-api-url=https://10.88.0.1:6443',
+      '-kube-annotation-prefix=example.org/net',
+      '-net-config-path=/etc/net-conf.json',
+      '-set-node-network-unavailable=false',
+    ]).registry,
+    {
+      kind: 'kubernetes',
+      kubeconfigFile: '/etc/kubeconfig',
+      apiUrl: 'https://10.88.0.1:6443',
+      annotationPrefix: 'example.org/net',
+      netConfigPath: '/etc/net-conf.json',
+      setNetworkUnavailable: false,
+    },
+  );
+  const refused: [string[], RegExp][] = [
+    [['-kube-subnet-mgr', '--registry=file:/x'], /^-kube-subnet-mgr: --registry=file:\/x says something else/],
+    [['-kube-subnet-mgr', '-etcd-prefix=/x'], /^-etcd-prefix: it has no meaning with Kubernetes/],
+    [['-kube-subnet-mgr', '--node-id=x'], /^--node-id: .*NODE_NAME/],
+    [['-kube-subnet-mgr', '--release-on-exit'], /^--release-on-exit: /],
+    [['-kube-subnet-mgr', '-kube-annotation-prefix=x'], /^-kube-annotation-prefix: "x" is no prefix/],
+    [['-net-config-path=/x'], /^-net-config-path: .*give -kube-subnet-mgr too/],
+    [['-set-node-network-unavailable=false'], /^-set-node-network-unavailable: /],
+  ];
+  for (const [args, message] of refused) t.throws(() => options(args), { code: 'bad-option', message }, args.join(' '));
+  t.equal(
+    options(['-kube-subnet-mgr=false', '-net-config-path=/etc/kube-flannel/net-conf.json']).registry.kind,
+    'etcd',
+  );
+});
+
 t.test('how often peers are probed', async t => {
   t.equal(options(['--probe-interval=250ms']).probeIntervalMs, 250);
   t.equal(options(['--probe-interval=0']).probeIntervalMs, 0, 'never');
@@ -146,7 +190,7 @@ t.test('a short TTL is renewed after a third of it', async t => {
 
 t.test('bad input is one line that begins with the flag', async t => {
   const table: [string[], RegExp][] = [
-    [['-registry=consul'], /^-registry: "consul" is neither "etcd" nor "file:DIR"$/],
+    [['-registry=consul'], /^-registry: "consul" is none of "etcd", "kube" and "file:DIR"$/],
     [['-registry=file:'], /^-registry: /],
     [['-registry=file:/x', '-etcd-prefix=/y'], /^-etcd-prefix: it has no meaning with a file registry/],
     [['-etcd-endpoints='], /^-etcd-endpoints: etcd endpoint 1 of 1 is not of the form http:/],

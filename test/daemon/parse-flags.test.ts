@@ -63,9 +63,8 @@ t.test('each unsupported flag is refused by name, unless it says what is so anyw
       t.doesNotThrow(() => parse(`-${flag.name}=${same}`), `${flag.name}=${same}`);
     }
   }
-  t.throws(() => parse('-kube-subnet-mgr'), {
-    message:
-      '-kube-subnet-mgr: the Kubernetes registry is not supported yet; use -etcd-endpoints or --registry file:DIR',
+  t.throws(() => parse('-vmodule=x=2'), {
+    message: '-vmodule: a log level for each source file is not supported; use -v=LEVEL',
   });
 });
 

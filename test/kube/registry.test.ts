@@ -13,7 +13,7 @@ t.test('a node announces itself in flannel annotations', async t => {
     { Network: '10.42.0.0/16', Backend: { Type: 'tulle' }, SubnetLen: 24, SubnetMin: '10.42.0.0' },
     'the subnets are those of the cluster, the first one too',
   );
-  t.equal(registry.nodeName?.(), 'node1');
+  t.equal(registry.thisNode?.().name, 'node1');
   const { assigned } = await registry.list();
   t.equal(assigned && printSubnets(assigned), '10.42.0.0/24');
   const lease = await registry.update(assigned!, attributesOf('node1', '10.88.0.1'), null);
@@ -199,5 +199,5 @@ t.test('a pod that asks on which node it runs', async t => {
   t.equal((await fetch(path, { method: 'POST', body: JSON.stringify(pod) })).status, 201);
   const registry = bench.registry(undefined, { node: { pod: { namespace: 'tulle', name: 'tulle-x' } } });
   await registry.config();
-  t.equal(registry.nodeName?.(), 'node1');
+  t.equal(registry.thisNode?.().name, 'node1');
 });
