@@ -8,7 +8,7 @@
 //   version that was seen last. What is known stays in force meanwhile.
 // - It comes back and thousands of nodes come at once: every wait is drawn at random, also the one before a list.
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Events, LeaseEvent, Snapshot } from '../lease/registry.ts';
+import type { Events, LeaseEvent, Snapshot, WatchTrouble } from '../lease/registry.ts';
 import { RegistryError } from '../lease/registry.ts';
 import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
@@ -50,6 +50,7 @@ export interface FollowOptions {
   from?: string | undefined;
   log: Logger;
   signal: AbortSignal;
+  onTrouble?: WatchTrouble | undefined;
   times: FollowTimes;
   random: () => number;
 }
@@ -100,7 +101,7 @@ async function listOnce(api: Api, read: FollowOptions['read']): Promise<{ nodes:
 
 /** Never throws because of the server; ends when the signal is aborted. */
 export async function* followNodes(options: FollowOptions): AsyncGenerator<Snapshot | Events> {
-  const { api, table, versions, read, onNode, log, signal, times, random } = options;
+  const { api, table, versions, read, onNode, log, signal, onTrouble, times, random } = options;
   const { firstPauseMs, longestPauseMs } = times;
   let version = options.from;
   let pauseMs = firstPauseMs;
@@ -113,6 +114,7 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
       const seconds = Math.round((performance.now() - awaySince) / 1000);
       log.info({ server: api.server, seconds, nodes: table.size }, 'the API server is back: watching nodes again');
     }
+    onTrouble?.(undefined);
     awaySince = undefined;
     saidAt = Number.NEGATIVE_INFINITY;
     pauseMs = firstPauseMs;
@@ -154,6 +156,7 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
         await pause(random() * times.spreadMs);
         continue;
       }
+      onTrouble?.(messageOf(error));
       const now = performance.now();
       awaySince ??= now;
       if (now - saidAt >= reminderMs) {

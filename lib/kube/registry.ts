@@ -186,7 +186,7 @@ export function openKubeRegistry(options: KubeRegistryOptions): Registry {
       if (own !== undefined) readiness.begin(own);
     },
 
-    async *watch(signal) {
+    async *watch(signal, onTrouble) {
       const usable = fresh !== undefined && performance.now() - fresh.at < freshMs ? fresh : undefined;
       fresh = undefined;
       const table = usable?.table ?? newTable();
@@ -198,7 +198,7 @@ export function openKubeRegistry(options: KubeRegistryOptions): Registry {
         const from = usable?.version;
         const times = { ...usualTimes, ...options.times };
         for await (const message of followNodes({
-          ...{ api, table, versions, read, onNode, from, log, times, random },
+          ...{ api, table, versions, read, onNode, from, log, onTrouble, times, random },
           signal: both,
         })) {
           followed = table;

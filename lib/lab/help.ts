@@ -25,8 +25,8 @@ usage: tulle lab up [options]
 
   --nodes N          nodes, 2 to ${MOST_NODES} (default 2)
   --pods N           pods on each node, 1 to ${MOST_PODS} (default 1)
-  --registry KIND    where the leases live: file, a directory (default); etcd, a real server in the lab; or kube, the nodes
-                     of a small Kubernetes API server in the lab
+  --registry KIND    where the leases live: file, a directory (default); etcd, a real server in the lab; or kube,
+                     the nodes of a small Kubernetes API server in the lab
   --transport KIND   how datagrams move: offload (trains and kernel offloads, default), batch (batched system calls),
                      dgram (one packet at a time)
   --seconds N        length of each throughput measurement, 1 to 60 (default 3)

@@ -106,7 +106,7 @@ export class RegistryMeter {
 
 /** The same registry, measured. */
 export function measureRegistry(registry: Registry, meter: RegistryMeter): Registry {
-  const { nodeName, announceReady } = registry;
+  const { thisNode, announceReady } = registry;
   return {
     kind: registry.kind,
     config: () => meter.measure('config', () => registry.config()),
@@ -116,7 +116,7 @@ export function measureRegistry(registry: Registry, meter: RegistryMeter): Regis
     remove: lease => meter.measure('remove', () => registry.remove(lease)),
     watch: (signal, onTrouble) => watch(registry, meter, signal, onTrouble),
     close: () => registry.close(),
-    ...(nodeName !== undefined && { nodeName: () => nodeName.call(registry) }),
+    ...(thisNode !== undefined && { thisNode: () => thisNode.call(registry) }),
     ...(announceReady !== undefined && { announceReady: () => announceReady.call(registry) }),
   };
 }

@@ -41,7 +41,7 @@ t.test('--version and --help go to stdout and exit 0', async t => {
 t.test('a wrong command line is one line and exit code 1', async t => {
   const table: [string[], Record<string, string>, RegExp][] = [
     [['-ifac=eth0'], {}, /^tulled: -ifac: there is no such flag; did you mean -iface\?$/],
-    [['-kube-subnet-mgr', '--node-id=x'], {}, /^tulled: --node-id: Kubernetes knows a node by its name: set NODE_NAME/],
+    [['-kube-subnet-mgr', '--node-id=x'], {}, /^tulled: -node-id: Kubernetes knows a node by its name: set NODE_NAME/],
     [
       ['-kubeconfig-file=/x'],
       {},

@@ -60,8 +60,8 @@ t.test('the nodes of a cluster', async t => {
   const refused: [string[], RegExp][] = [
     [['-kube-subnet-mgr', '--registry=file:/x'], /^-kube-subnet-mgr: --registry=file:\/x says something else/],
     [['-kube-subnet-mgr', '-etcd-prefix=/x'], /^-etcd-prefix: it has no meaning with Kubernetes/],
-    [['-kube-subnet-mgr', '--node-id=x'], /^--node-id: .*NODE_NAME/],
-    [['-kube-subnet-mgr', '--release-on-exit'], /^--release-on-exit: /],
+    [['-kube-subnet-mgr', '--node-id=x'], /^-node-id: .*NODE_NAME/],
+    [['-kube-subnet-mgr', '--release-on-exit'], /^-release-on-exit: /],
     [['-kube-subnet-mgr', '-kube-annotation-prefix=x'], /^-kube-annotation-prefix: "x" is no prefix/],
     [['-net-config-path=/x'], /^-net-config-path: .*give -kube-subnet-mgr too/],
     [['-set-node-network-unavailable=false'], /^-set-node-network-unavailable: /],

@@ -48,7 +48,9 @@ t.test('each supported flag, in every form', async t => {
 
     // The command line wins, also with the default value.
     if (flag.kind === 'repeatable') continue;
-    const both = parseFlags([`-${flag.name}=${flag.kind === 'duration' ? '24h' : flag.default}`], { [variable]: text });
+    const both = parseFlags([`-${flag.name}=${flag.kind === 'duration' ? `${flag.default}ms` : flag.default}`], {
+      [variable]: text,
+    });
     t.same(both.values[flag.name], flag.default, `the command line wins over ${variable}`);
   }
 });
