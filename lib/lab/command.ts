@@ -33,6 +33,8 @@ const UP: OptionTable = {
   compare: { flag: true },
   once: { flag: true },
   json: { flag: true },
+  'no-page': { flag: true },
+  'page-port': { numbers: [1, 65_535] },
 };
 const STATUS: OptionTable = { ...COMMON, json: { flag: true } };
 
@@ -86,6 +88,8 @@ async function labUp(args: readonly string[]): Promise<number> {
       compare: options.flags.has('compare'),
       once: options.flags.has('once'),
       json: options.flags.has('json'),
+      page: !options.flags.has('no-page'),
+      pagePort: options.numbers.get('page-port'),
     });
   } catch (error) {
     if (args.includes('--json')) process.stdout.write(`${JSON.stringify(failureOf(error))}\n`);

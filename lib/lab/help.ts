@@ -33,6 +33,8 @@ usage: tulle lab up [options]
   --compare          measure TCP with the other transports, too: what each technique buys
   --once             measure, then take the lab down at once
   --json             no picture: one JSON object as the last line of stdout
+  --no-page          without the live page, whose address is printed when the lab stands
+  --page-port N      the page's port on 127.0.0.1 (default 8286, or a free one when that is taken)
   --name NAME        run beside another lab (default "lab")
   --help             this text
 
@@ -41,6 +43,8 @@ examples:
   tulle lab up --nodes 3 --pods 2                 six pods on three nodes
   tulle lab up --once --json | tail -n 1          figures for a program
   tulle lab up --compare --once                   all transports side by side
+  tulle lab up --page-port 9000                   the live page at another port: open what is printed
+  tulle lab up --no-page                          a lab for the terminal alone
   tulle lab up --registry etcd --name second      another one, with etcd, at the same time
 `;
 

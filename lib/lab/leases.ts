@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { findEtcd, startEtcd } from '../../etcd/server.ts';
 import { openFileRegistry } from '../lease/file-registry.ts';
+import type { Past } from '../lease/history.ts';
 import { type Lease, leaseKeyOf } from '../lease/lease.ts';
 import * as sys from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
@@ -71,6 +72,11 @@ export async function readLeases(state: LabState, kind: LabRegistry): Promise<Le
   } finally {
     await registry.close();
   }
+}
+
+/** Everything that the lab's etcd remembers. */
+export async function readPast(state: LabState): Promise<Past> {
+  return JSON.parse(await registryChild(state, ['past', etcdEndpoint(), ETCD.prefix])) as Past;
 }
 
 async function registryChild(state: LabState, args: readonly string[]): Promise<string> {

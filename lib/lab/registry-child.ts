@@ -2,7 +2,8 @@
  * Speaks to the lab's registry from inside the switch's namespace:
  *   registry-child.js config ENDPOINT PREFIX JSON    writes the net-conf
  *   registry-child.js leases ENDPOINT PREFIX         prints the leases, one JSON array of LeaseFacts
- *   registry-child.js nodes KUBECONFIG NET-CONF      the same from a lab with Kubernetes
+ *   registry-child.js past ENDPOINT PREFIX           prints what etcd remembers, a Past
+ *   registry-child.js nodes KUBECONFIG NET-CONF      the leases from a lab with Kubernetes
  */
 import type { Registry } from '../lease/registry.ts';
 import { messageOf } from '../util/errors.ts';
@@ -19,6 +20,11 @@ try {
       client.deadline(),
     );
     client.close();
+  } else if (verb === 'past') {
+    const { openEtcdHistory } = await import('../../etcd/history.ts');
+    const history = openEtcdHistory({ endpoints: [endpoint], prefix, log: silentLogger });
+    process.stdout.write(JSON.stringify(await history.past()));
+    history.close();
   } else {
     const registry = await openRegistry();
     const { leases } = await registry.list();

@@ -1,19 +1,21 @@
 /**
  * `tulle lab up`, from the lock to the last removal:
  *   1. the lock, and what a killed lab left behind        4. pods on each node's subnet
- *   2. the underlay: switch and nodes                     5. measurements, the picture or the JSON line
+ *   2. the underlay: switch and nodes                     5. measurements, the picture or the JSON line, the page
  *   3. the registry, a tulled on each node, their leases  6. wait for the end, take everything down
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { TulleError } from '../util/errors.ts';
+import type { PageServer } from '../observe/page-server.ts';
+import { messageOf, TulleError } from '../util/errors.ts';
 import { buildUnderlay } from './build.ts';
 import { type Daemon, howEnded, lastLines, startDaemon, stopDaemons, waitReady } from './cluster.ts';
 import { readNode, readPodNetwork } from './facts.ts';
 import { guardFaults } from './fault-guard.ts';
 import { hintsFor } from './hints.ts';
-import { ensureEtcd, readLeases, startRegistry } from './leases.ts';
+import { ensureEtcd, readLeases, readPast, startRegistry } from './leases.ts';
 import { type End, measurePairs, measureTcp, waitForPaths } from './measure.ts';
+import { startLabPage } from './page.ts';
 import { type LabFacts, type PodFacts, picture } from './picture.ts';
 import {
   type LabOptions,
@@ -40,6 +42,9 @@ export interface UpOptions extends LabOptions {
   readonly compare: boolean;
   readonly once: boolean;
   readonly json: boolean;
+  /** Serve the live page while the lab stands; its port, where one was asked for. */
+  readonly page: boolean;
+  readonly pagePort: number | undefined;
 }
 
 /** Runs a lab; resolves to the exit code. Rejects after everything that it made is gone again. */
@@ -53,6 +58,7 @@ export async function up(options: UpOptions): Promise<number> {
 
   const end = listenForTheEnd();
   let facts: LabFacts | undefined;
+  let page: PageServer | undefined;
   let ended = false;
   try {
     if (hasRemains(root, name))
@@ -60,12 +66,19 @@ export async function up(options: UpOptions): Promise<number> {
     if (options.registry === 'etcd') await progress.step('looking for an etcd server', ensureEtcd);
     const running = run(options, progress, end.signal);
     running.catch(() => {}); // it goes on failing after we stopped to listen
-    facts = await Promise.race([running, end.promise]);
-    if (facts === undefined) ended = true;
-    else show(facts, options);
-    if (facts !== undefined && !options.once) await end.promise;
+    const standing = await Promise.race([running, end.promise]);
+    facts = standing?.facts;
+    if (standing === undefined) ended = true;
+    else {
+      show(standing.facts, options);
+      if (!options.once) {
+        page = await openPage(standing, options, progress, end.signal);
+        await end.promise;
+      }
+    }
   } finally {
     end.begin();
+    await page?.close();
     if (hasRemains(root, name)) await progress.step('taking the lab down', () => tearDown(root, name));
     store.releaseLock(root, name, lock);
     store.removeStateRoot(root);
@@ -106,8 +119,16 @@ function listenForTheEnd(): TheEnd {
   return { promise, signal: controller.signal, begin };
 }
 
+/** A lab that stands. */
+interface Standing {
+  state: store.LabState;
+  facts: LabFacts;
+  /** The same nodes, on another transport. */
+  replace(transport: LabTransport): Promise<void>;
+}
+
 /** Steps 2 to 5. After `signal` no further step begins. */
-async function run(options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabFacts> {
+async function run(options: UpOptions, progress: Progress, signal: AbortSignal): Promise<Standing> {
   const start = performance.now();
   const step: Progress['step'] = (what, action) => {
     signal.throwIfAborted();
@@ -182,9 +203,37 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   writeFileSync(join(state.directory, 'picture.txt'), picture(facts).join('\n'));
   writeFileSync(join(state.directory, 'result.json'), `${JSON.stringify(resultOf(facts))}\n`);
   store.saveState(state);
-  for (const daemon of daemons) reportEnd(daemon, progress, signal);
+  const replaced = new WeakSet<Daemon>();
+  const report = (): void => {
+    for (const daemon of daemons) reportEnd(daemon, progress, () => signal.aborted || replaced.has(daemon));
+  };
+  report();
   guardFaults(state, signal, text => progress.note(text));
-  return facts;
+  const replace = async (transport: LabTransport): Promise<void> => {
+    for (const daemon of daemons) replaced.add(daemon);
+    daemons = await replaceDaemons(state, plan, daemons, transport);
+    report();
+  };
+  return { state, facts, replace };
+}
+
+/** The live page, whose failure is no reason to give up the lab. */
+async function openPage(
+  { state, facts, replace }: Standing,
+  { page, pagePort, registry }: UpOptions,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<PageServer | undefined> {
+  if (!page) return undefined;
+  try {
+    const past = registry === 'etcd' ? { past: () => readPast(state) } : {};
+    const server = await startLabPage({ state, facts, port: pagePort, replace, signal, ...past });
+    process.stderr.write(`The microscope, for your browser: ${server.url}\n`);
+    return server;
+  } catch (error) {
+    progress.note(`there is no page: ${messageOf(error)}`);
+    return undefined;
+  }
 }
 
 async function startDaemons(state: store.LabState, plan: LabPlan): Promise<Daemon[]> {
@@ -224,9 +273,9 @@ async function plugAll(state: store.LabState, plan: LabPlan, daemons: readonly D
 }
 
 /** While the lab stands, a daemon that ends is news; when the lab ends it is not. */
-function reportEnd(daemon: Daemon, progress: Progress, signal: AbortSignal): void {
+function reportEnd(daemon: Daemon, progress: Progress, isExpected: () => boolean): void {
   daemon.process.once('exit', () => {
-    if (signal.aborted) return;
+    if (isExpected()) return;
     progress.note(`tulled on ${daemon.node.name} ended ${howEnded(daemon.process)}: ${lastLines(daemon.logFile, 1)}`);
   });
 }

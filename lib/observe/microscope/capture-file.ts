@@ -53,8 +53,8 @@ function placeOf(
   const node = cut < 0 ? '' : name.slice(0, cut);
   const isTun = /tulle|tun|flannel|overlay|inner/.test(name.slice(cut + 1));
   if (!isTun && !isDatagram(bytes)) return { node, place: undefined };
-  // Seen from the daemon: "in" is what it takes in.
-  if (isTun) return { node, place: direction === 'out' ? 'tun-write' : 'tun-read' };
+  // Seen from the kernel, as by tcpdump: what it gives to tulled goes out of the device.
+  if (isTun) return { node, place: direction === 'in' ? 'tun-write' : 'tun-read' };
   return { node, place: direction === 'in' ? 'udp-receive' : 'udp-send' };
 }
 

@@ -68,6 +68,8 @@ function inOrder(records: readonly PacketRecord[]): PacketRecord[] {
 
 /** Whether a sight can belong to a journey: the same packet sent twice is two journeys, a segment is another sight of one. */
 function hasRoom(journey: Journey, record: PacketRecord, inner: Inner): boolean {
+  if (record.drop !== undefined && journey.drop === undefined && seenBefore(journey, { record, inner }) !== undefined)
+    return true;
   switch (record.place) {
     case 'tun-read':
       return journey.read === undefined && journey.drop === undefined;
@@ -85,21 +87,49 @@ function hasRoom(journey: Journey, record: PacketRecord, inner: Inner): boolean 
   }
 }
 
+/** A capture tells of a packet that came, and then once more that it was dropped there. */
+function seenBefore(journey: Journey, { record, inner }: Sight): Sight | undefined {
+  const { read, sent, received, written } = journey;
+  const sights = {
+    'tun-read': read === undefined ? [] : [read],
+    'udp-send': sent,
+    'udp-receive': received,
+    'tun-write': written,
+  };
+  return sights[record.place].find(
+    sight =>
+      sight.record.node === record.node &&
+      sight.record.drop === undefined &&
+      nameOf(sight) === nameOf({ record, inner }),
+  );
+}
+
+/** Kind, id and index of the tulle header: the same for the same datagram of a journey. */
+function nameOf({ record: { bytes }, inner: { header } }: Sight): string {
+  return header < 0 ? '' : `${bytes[header] & 15} ${bytes.subarray(header + 8, header + 12).join()}`;
+}
+
 /** Another segment, not the same one again: bytes 8 to 11 of the tulle header are id and index. */
 function isNew(sights: readonly Sight[], record: PacketRecord, inner: Inner): boolean {
   if (sights.length === 0) return true;
   if (inner.header < 0) return false;
-  const nameOf = (bytes: Uint8Array, header: number): string =>
-    `${bytes[header] & 15} ${bytes.subarray(header + 8, header + 12).join()}`;
   const [first] = sights;
   const kind = record.bytes[inner.header] & 15;
   if (kind !== 1 || first.inner.header < 0 || (first.record.bytes[first.inner.header] & 15) !== 1) return false;
-  return !sights.some(sight => nameOf(sight.record.bytes, sight.inner.header) === nameOf(record.bytes, inner.header));
+  return !sights.some(sight => nameOf(sight) === nameOf({ record, inner }));
 }
 
 function add(journey: Journey, sight: Sight): void {
   const { record } = sight;
-  if (record.drop !== undefined) journey.drop = record.drop;
+  if (record.drop !== undefined) {
+    const before = seenBefore(journey, sight);
+    journey.drop = record.drop;
+    if (before !== undefined) {
+      before.record =
+        record.bytes.length >= before.record.bytes.length ? record : { ...before.record, drop: record.drop };
+      return;
+    }
+  }
   switch (record.place) {
     case 'tun-read':
       journey.read = sight;

@@ -1,7 +1,7 @@
 /** The frame: title, tabs, notices, and the one file that may be dropped anywhere. */
 import type { ComponentChildren, JSX } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { openCapture } from './file.ts';
+import { openCaptures } from './file.ts';
 import { LeasesView } from './leases.tsx';
 import { reconnect } from './live.ts';
 import { NetworkPanel } from './network.tsx';
@@ -117,11 +117,12 @@ function Header({ state, toggleHelp }: { state: State; toggleHelp: () => void })
           ref={file}
           type="file"
           hidden
+          multiple
           accept=".pcapng,.ntar,application/octet-stream"
           aria-label="A pcapng file"
           onChange={event => {
-            const [chosen] = event.currentTarget.files ?? [];
-            if (chosen !== undefined) void openCapture(chosen);
+            const chosen = [...(event.currentTarget.files ?? [])];
+            if (chosen.length > 0) void openCaptures(chosen);
           }}
         />
         <ThemeButton />
@@ -244,8 +245,8 @@ function DropTarget({ children }: { children: ComponentChildren }): JSX.Element 
       event.preventDefault();
       depth.current = 0;
       setOver(false);
-      const file = event.dataTransfer?.files[0];
-      if (file !== undefined) void openCapture(file);
+      const files = [...(event.dataTransfer?.files ?? [])];
+      if (files.length > 0) void openCaptures(files);
     };
     const hold = (event: DragEvent): void => event.preventDefault();
     document.addEventListener('dragenter', enter);

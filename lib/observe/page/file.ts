@@ -8,18 +8,23 @@ import { say, showFile } from './store.ts';
 /** Larger ones are cut by their writer; a browser holds this easily. */
 const LARGEST = 256 * 1024 * 1024;
 
-export async function openCapture(file: File): Promise<void> {
+/** Captures of several nodes become one: a packet is followed from one into the other. */
+export async function openCaptures(files: readonly File[]): Promise<void> {
+  const name = files.map(file => file.name).join(', ');
   try {
-    if (file.size > LARGEST) throw new Error(`it is larger than ${LARGEST / 1024 / 1024} MB: cut it first`);
-    const records = recordsOfCapture(new Uint8Array(await file.arrayBuffer()));
+    if (files.reduce((sum, file) => sum + file.size, 0) > LARGEST)
+      throw new Error(`more than ${LARGEST / 1024 / 1024} MB: cut it first`);
+    const records = (
+      await Promise.all(files.map(async file => recordsOfCapture(new Uint8Array(await file.arrayBuffer()))))
+    ).flat();
     disconnect();
-    showFile(file.name, records);
+    showFile(name, records);
     say(
       records.length === 0
-        ? `${file.name} holds no packet of an overlay`
-        : `${file.name}: ${plural(records.length, 'packet')}, read here in the browser`,
+        ? `${name} holds no packet of an overlay`
+        : `${name}: ${plural(records.length, 'packet')}, read here in the browser`,
     );
   } catch (error) {
-    say(`${file.name} cannot be opened: ${messageOf(error)}`, true);
+    say(`${name} cannot be opened: ${messageOf(error)}`, true);
   }
 }

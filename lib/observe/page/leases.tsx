@@ -178,8 +178,10 @@ function sentenceOf({ kind, key, holding }: Change): string {
     return `${printKey(key)} is free again: it was given back, removed, or it expired${holding === undefined ? '' : ` (${printHolder(holding)} had it)`}.`;
   return holding === undefined
     ? `${printKey(key)} is leased.`
-    : `${printHolder(holding)} leases ${printKey(key)}; its lease key is ${holding.createRevision >>> 0}.`;
+    : `${capital(printHolder(holding))} leases ${printKey(key)}; its lease key is ${holding.createRevision >>> 0}.`;
 }
+
+const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 function SubnetMap({
   network,

@@ -10,23 +10,29 @@ interface Props {
   xs: readonly number[];
   lines: readonly (readonly (number | null)[])[];
   time: boolean;
+  /** Of the x axis, in seconds, at least. */
+  span: number;
+  /** Numbers of the colours, 1 to 6; default: in order. */
+  colours?: readonly number[];
   format: (value: number) => string;
   height: number;
 }
 
 export const LINE_COLOURS = 6;
 
-export function LineChart({ label, names, xs, lines, time, format, height }: Props): JSX.Element {
+export function LineChart({ label, names, xs, lines, time, span, colours, format, height }: Props): JSX.Element {
   const place = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | undefined>(undefined);
   const data: uPlot.AlignedData = [[...xs], ...lines.map(line => [...line])];
   const names_ = names.join(' ');
+  const colourOf = (i: number): number => colours?.[i] ?? (i % LINE_COLOURS) + 1;
   useEffect(() => {
     const element = place.current;
     if (element === null) return;
     const style = getComputedStyle(element);
     const colour = (name: string): string => style.getPropertyValue(name).trim();
     const axis: uPlot.Axis = {
+      space: 70,
       stroke: colour('--soft'),
       grid: { stroke: colour('--line'), width: 1 },
       ticks: { show: false },
@@ -37,7 +43,10 @@ export function LineChart({ label, names, xs, lines, time, format, height }: Pro
       height,
       cursor: { show: false },
       legend: { show: false },
-      scales: { x: { time }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.15)] } },
+      scales: {
+        x: { time, range: (_, __, most) => (time ? [most - span, most] : [0, Math.max(span, most ?? 0)]) },
+        y: { range: (_, __, most) => [0, Math.max(1, (most ?? 0) * 1.15)] },
+      },
       axes: [
         {
           ...axis,
@@ -55,7 +64,7 @@ export function LineChart({ label, names, xs, lines, time, format, height }: Pro
         ...names.map(
           (name, i): uPlot.Series => ({
             label: name,
-            stroke: colour(`--line-${(i % LINE_COLOURS) + 1}`),
+            stroke: colour(`--line-${colourOf(i)}`),
             width: 2,
             points: { show: false },
             spanGaps: true,
@@ -80,7 +89,7 @@ export function LineChart({ label, names, xs, lines, time, format, height }: Pro
       <ul class="legend">
         {names.map((name, i) => (
           <li key={name}>
-            <span class={`swatch line-${(i % LINE_COLOURS) + 1}`} aria-hidden="true" />
+            <span class={`swatch line-${colourOf(i)}`} aria-hidden="true" />
             {name}
           </li>
         ))}

@@ -129,6 +129,7 @@ function RateChart({ state }: { state: State }): JSX.Element {
         xs={rates.map(({ atMs }) => atMs / 1000)}
         lines={names.map(name => rates.map(({ sent }) => sent[name] ?? 0))}
         time
+        span={120}
         format={value => bitRate(value)}
         height={150}
       />

@@ -4,6 +4,7 @@ import { useEffect, useMemo, useState } from 'preact/hooks';
 import type { Journey } from '../microscope/journey.ts';
 import { type Step, stepsOf } from '../microscope/steps.ts';
 import { BytesAndFields } from './bytes.tsx';
+import { act } from './live.ts';
 import { PathStrip } from './path-strip.tsx';
 import { SendForm } from './send.tsx';
 import { change, type State } from './store.ts';
@@ -21,6 +22,11 @@ export function PacketView({ state }: { state: State }): JSX.Element {
           journeys={journeys}
           chosen={journey?.id}
           live={state.hello.kind === 'lab' || state.hello.kind === 'node'}
+          recorder={
+            state.hello.mayAct && state.hello.actions.includes('capture') ? (
+              <Recorder on={state.capturing} />
+            ) : undefined
+          }
         />
       </aside>
       {journey === undefined ? (
@@ -29,6 +35,22 @@ export function PacketView({ state }: { state: State }): JSX.Element {
         <JourneyView journey={journey} state={state} key={journey.id} />
       )}
     </div>
+  );
+}
+
+/** Everything that passes, for a minute at most. */
+function Recorder({ on }: { on: boolean }): JSX.Element {
+  return (
+    <button
+      type="button"
+      class={on ? 'recorder on' : 'recorder'}
+      aria-pressed={on}
+      title={on ? 'Stop recording' : 'Record what passes, for a minute at most'}
+      onClick={() => void act('capture', { on: !on })}
+    >
+      <span class="dot" aria-hidden="true" />
+      {on ? 'Stop' : 'Record'}
+    </button>
   );
 }
 
@@ -46,20 +68,20 @@ function NoPacket({ state }: { state: State }): JSX.Element {
   );
 }
 
-function PacketList({
-  journeys,
-  chosen,
-  live,
-}: {
+interface ListProps {
   journeys: readonly Journey[];
   chosen: string | undefined;
   live: boolean;
-}): JSX.Element {
+  recorder: JSX.Element | undefined;
+}
+
+function PacketList({ journeys, chosen, live, recorder }: ListProps): JSX.Element {
   const listed = live ? [...journeys].slice(-MOST_LISTED).reverse() : journeys.slice(0, MOST_LISTED);
   return (
     <div class="packet-list">
       <h2>
         Packets <span class="soft">{journeys.length}</span>
+        {recorder}
       </h2>
       <ul>
         {listed.map(journey => (

@@ -123,6 +123,12 @@ export function setNetwork(network: NetworkView): void {
   change({ network, rates: [...state.rates, { atMs: network.atMs, sent }].slice(-MOST_RATES) });
 }
 
+const NOTICE_MS = 7000;
+let noticeEnds: ReturnType<typeof setTimeout> | undefined;
+
+/** Good news go by themselves, bad news stay. */
 export function say(text: string, bad = false): void {
+  clearTimeout(noticeEnds);
+  if (text !== '' && !bad) noticeEnds = setTimeout(() => change({ notice: undefined }), NOTICE_MS);
   change({ notice: text === '' ? undefined : { text, bad } });
 }

@@ -10,6 +10,9 @@ const LADDER: readonly (readonly [transport: string, what: string])[] = [
   ['offload', 'also super-packets of up to 64 KB, sent as trains'],
 ];
 
+/** As the bars'. */
+const COLOURS: Readonly<Record<string, number>> = { dgram: 3, batch: 2, offload: 1 };
+
 export function ThroughputView({ state }: { state: State }): JSX.Element {
   const { measure, hello } = state;
   const can = hello.actions.includes('measure');
@@ -83,6 +86,7 @@ export function ThroughputView({ state }: { state: State }): JSX.Element {
             {...chartOf(runs)}
             label="Gigabits per second over the seconds of each measurement"
             time={false}
+            span={3.5}
             format={value => `${value.toFixed(1)} Gb/s`}
             height={220}
           />
@@ -93,16 +97,15 @@ export function ThroughputView({ state }: { state: State }): JSX.Element {
 }
 
 /** All runs on one axis of seconds since each one's beginning. */
-function chartOf(runs: NonNullable<State['measure']>['runs']): {
-  names: string[];
-  xs: number[];
-  lines: (number | null)[][];
-} {
+function chartOf(
+  runs: NonNullable<State['measure']>['runs'],
+): Pick<Parameters<typeof LineChart>[0], 'names' | 'xs' | 'lines' | 'colours'> {
   const xs = [
     ...new Set(runs.flatMap(({ samples }) => samples.map(({ seconds }) => Math.round(seconds * 10) / 10))),
   ].sort((a, b) => a - b);
   const lines = runs.map(({ samples }) =>
     xs.map(x => samples.find(({ seconds }) => Math.round(seconds * 10) / 10 === x)?.gbps ?? null),
   );
-  return { names: runs.map(({ transport }) => transport), xs, lines };
+  const colours = runs.map(({ transport }) => COLOURS[transport] ?? 4);
+  return { names: runs.map(({ transport }) => transport), xs, lines, colours };
 }
