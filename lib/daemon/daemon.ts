@@ -15,6 +15,7 @@ import type { ChosenInterface } from '../host/interface.ts';
 import type { TrafficRules, TrafficState } from '../host/rules.ts';
 import { type Lease, printSubnets } from '../lease/lease.ts';
 import { type AcquireRequest, LeaseManager } from '../lease/manager.ts';
+import type { ControlRoutes } from '../observe/control.ts';
 import { measureRegistry } from '../observe/registry-meter.ts';
 import { codeOf, messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
@@ -60,7 +61,7 @@ export async function runDaemon(
     undo.push('the connection to the registry', () => registry.close());
     const journal = parts.openJournal(options.journalFile, log);
     undo.push('the journal', () => journal.stop());
-    const health = announce(await openHealth(options, parts, undo), notifier);
+    const health = announce(await openHealth(options, parts, undo, observed.routes), notifier);
     for (let round = 1; ; round++) {
       if (round > 1) notifier.reloading();
       await runRound({ options, parts, log, stop, registry, journal, health, observed, round });
@@ -150,9 +151,14 @@ async function bringUp(run: Run): Promise<void> {
   run.giveBack = false; // the next round takes it up again, or replaces it
 }
 
-async function openHealth(options: DaemonOptions, parts: DaemonParts, undo: Undo): Promise<Health | undefined> {
+async function openHealth(
+  options: DaemonOptions,
+  parts: DaemonParts,
+  undo: Undo,
+  routes: ControlRoutes,
+): Promise<Health | undefined> {
   if (options.health === undefined) return undefined;
-  const health = await parts.startHealth(options.health.address, options.health.port);
+  const health = await parts.startHealth(options.health.address, options.health.port, routes);
   undo.push('the health endpoint', () => health.close());
   return health;
 }

@@ -375,7 +375,7 @@ export const flagTable = {
     group: 'daemon',
     origin: 'flannel',
     value: 'PORT',
-    help: 'the port of the health endpoint (/healthz and /readyz); 0 is none',
+    help: 'the port of the health endpoint (/healthz, /readyz and /metrics); 0 is none',
     example: '-healthz-port=8081',
   },
   v: {

@@ -1,7 +1,6 @@
 /** `GET /status`: this daemon's status document, and what it takes to know rates. */
 import { nodeIdOf } from '../lease/lease.ts';
 import type { ControlRoutes } from '../observe/control.ts';
-import { RateWindow } from '../observe/rates.ts';
 import { type OverlayInput, type PeerMeasure, type StatusDocument, statusDocument } from '../observe/status.ts';
 import type { Undo } from '../util/undo.ts';
 import { version } from '../util/version.ts';
@@ -13,17 +12,17 @@ const SAMPLE_MS = 1000;
 
 export function observeStatus(observed: Observed, routes: ControlRoutes, undo: Undo): void {
   const { clock } = observed.parts;
-  const rates = new RateWindow();
+  const { rates } = observed;
   const sample = setInterval(() => {
     const { overlay } = observed;
     if (overlay !== undefined) rates.add(clock.monotonicMs(), { ...overlay.counters(), ...overlay.drops() });
   }, SAMPLE_MS);
   sample.unref();
   undo.push('the look at the rates', () => clearInterval(sample));
-  routes.add('GET', '/status', () => ({ json: statusOf(observed, rates) }));
+  routes.add('GET', '/status', () => ({ json: statusOf(observed) }));
 }
 
-export function statusOf(observed: Observed, rates: RateWindow): StatusDocument {
+export function statusOf(observed: Observed): StatusDocument {
   const { options, parts, network, manager, overlay, peers, cni, meters } = observed;
   const nodes = new Map(peers?.peers.map(lease => [lease.subnet.address, nodeIdOf(lease)]));
   return statusDocument({
@@ -51,7 +50,7 @@ export function statusOf(observed: Observed, rates: RateWindow): StatusDocument 
     overlay: overlay && overlayInput(overlay),
     nodeOf: peer => nodes.get(peer.subnet.address),
     measureOf: ({ subnet }) => measureOf(observed, subnet),
-    rates: overlay && rates.get(),
+    rates: overlay && observed.rates.get(),
     rules: observed.rules?.state(),
     cni: cni && { results: meters.cni.results, ...cni.load() },
   });

@@ -5,11 +5,13 @@
  */
 import { CniMeter } from '../observe/cni-meter.ts';
 import { ControlRoutes } from '../observe/control.ts';
+import { RateWindow } from '../observe/rates.ts';
 import { RegistryMeter } from '../observe/registry-meter.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
 import { observeCapture } from './observe-capture.ts';
+import { observeMetrics } from './observe-metrics.ts';
 import { observeStatus } from './observe-status.ts';
 import type { Observed, Observer } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
@@ -17,7 +19,7 @@ import type { DaemonParts } from './parts.ts';
 import { peersRoute } from './peers-route.ts';
 
 /** Every room that observes, in no order. */
-const OBSERVERS: readonly Observer[] = [observeCapture, observeStatus, peersRoute];
+const OBSERVERS: readonly Observer[] = [observeCapture, observeMetrics, observeStatus, peersRoute];
 
 interface Given {
   options: DaemonOptions;
@@ -28,11 +30,14 @@ interface Given {
 
 /** Opens the control socket, if the options ask for one, with all routes. The first step of every run. */
 export async function openObservation({ options, parts, log, undo }: Given): Promise<Observed> {
+  const routes = new ControlRoutes();
   const observed: Observed = {
     options,
     parts,
     log,
     startedMs: parts.clock.monotonicMs(),
+    rates: new RateWindow(),
+    routes,
     meters: { registry: new RegistryMeter(parts.clock), cni: new CniMeter() },
     nodeId: options.nodeId,
     registry: undefined,
@@ -45,7 +50,6 @@ export async function openObservation({ options, parts, log, undo }: Given): Pro
     cni: undefined,
     waitingFor: 'the daemon to start',
   };
-  const routes = new ControlRoutes();
   for (const observer of OBSERVERS) observer(observed, routes, undo);
   await openControl({ options, parts, log, undo }, routes);
   return observed;

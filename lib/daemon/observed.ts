@@ -6,6 +6,7 @@ import type { Registry } from '../lease/registry.ts';
 import type { CniMeter } from '../observe/cni-meter.ts';
 import type { ControlRoutes } from '../observe/control.ts';
 import type { PeerHealth } from '../observe/peer-probes.ts';
+import type { RateWindow } from '../observe/rates.ts';
 import type { RegistryMeter } from '../observe/registry-meter.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
@@ -31,6 +32,9 @@ export interface Observed {
   readonly log: Logger;
   /** When the process began, by the parts' clock. */
   readonly startedMs: number;
+  readonly rates: RateWindow;
+  /** Served on the control socket, some of it elsewhere, too. */
+  readonly routes: ControlRoutes;
   readonly meters: { readonly registry: RegistryMeter; readonly cni: CniMeter };
   nodeId: string | undefined;
   registry: Registry | undefined;

@@ -34,7 +34,7 @@ export interface DaemonParts {
   /** The observer of the lease: it decides nothing and never throws. */
   openJournal(path: string, log: Logger): LeaseJournal;
   nodeId(given: string | undefined): string;
-  startHealth(address: string, port: number): Promise<Health>;
+  startHealth(address: string, port: number, routes: ControlRoutes): Promise<Health>;
   chooseInterface(options: InterfaceOptions & { needIp4: boolean; needIp6: boolean }): ChosenInterface;
   /** Throws when this machine already carries these networks by other means. */
   refuseOtherOverlay(ranges: readonly OverlayRange[]): void;

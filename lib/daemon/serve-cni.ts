@@ -51,7 +51,9 @@ export async function runCniOnly(
   try {
     const observed = await openObservation({ options, parts, log, undo });
     const health =
-      options.health === undefined ? undefined : await parts.startHealth(options.health.address, options.health.port);
+      options.health === undefined
+        ? undefined
+        : await parts.startHealth(options.health.address, options.health.port, observed.routes);
     if (health !== undefined) undo.push('the health endpoint', () => health.close());
     await openCni({ options, parts, log, undo, observed }, () => undefined);
     setWaiting({ health: announce(health, notifier), observed }, undefined);

@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { findEtcd, startEtcd } from '../../etcd/server.ts';
+import { askControl } from '../../lib/observe/control-client.ts';
 import type { StatusDocument } from '../../lib/observe/status.ts';
 import { withNamespace } from '../../lib/sys/sys.ts';
 import { statusWhen } from '../daemon/ask.ts';
 import { makeNode, skip } from '../daemon/node.ts';
 import { environment } from '../daemon/process.ts';
+import { parsePrometheus } from '../support/prometheus.ts';
 
 t.setTimeout(150_000);
 const program = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
@@ -111,6 +113,19 @@ t.test('a node with a file registry: waiting, well, and when the directory goes'
   withNamespace(world.node, () => spawnSync('ping', ['-c', '1', '-W', '1', '10.5.200.1']));
   const dropped = await statusWhen(socket, status => (status.drops['egress-no-lease'] ?? 0) > 0);
   t.type(dropped.drops['egress-no-lease'], 'number');
+  const metric = async (name: string, labels: object = {}): Promise<number | undefined> => {
+    const families = parsePrometheus(String(await askControl(socket, { path: '/metrics' })));
+    const samples = families.get(name)?.samples ?? [];
+    return samples.find(sample =>
+      Object.entries({ ...sample.labels, ...labels }).every(([k, v]) => sample.labels[k] === v),
+    )?.value;
+  };
+  t.ok(
+    ((await metric('tulle_dropped_packets_total', { reason: 'egress-no-lease' })) ?? 0) > 0,
+    'metrics count it, too',
+  );
+  t.equal(await metric('tulle_fenced'), 0);
+  t.equal(await metric('tulle_peers'), 1);
   t.match(await statusWhen(socket, status => status.rates !== null), { rates: { 'egress-no-lease': Number } });
   t.match((await tulle('--socket', socket)).out, /egress-no-lease +nobody holds a lease for the destination's subnet/);
   const json = JSON.parse((await tulle('--json', '--socket', socket)).out) as StatusDocument;
@@ -123,6 +138,8 @@ t.test('a node with a file registry: waiting, well, and when the directory goes'
   const fenced = await statusWhen(socket, status => status.lease.fenced);
   t.match(fenced, { healthy: false, ready: false, lease: { secondsLeft: 0 } });
   t.equal(fenced.problems[0]?.code, 'fenced');
+  t.equal(await metric('tulle_fenced'), 1);
+  t.equal(await metric('tulle_registry_up'), 0);
   t.match((await tulle('--socket', socket)).out, /NOT HEALTHY(.|\n)*FENCED/);
   renameSync(`${world.registry}.away`, world.registry);
   await statusWhen(socket, isWell);
