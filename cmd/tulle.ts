@@ -7,6 +7,7 @@ const HELP = `tulle: a pod network that you can read
 usage: tulle COMMAND [ARGUMENT ...]
 
 commands:
+  capture    what passes through this node's data path: "tulle capture --help"
   lab        a cluster of network namespaces on this machine: "tulle lab --help"
   lease      who has which subnet, who had it, and why: "tulle lease --help"
   status     what this node says of itself, and whether it is well: "tulle status --help"
@@ -17,6 +18,7 @@ The node daemon is a program of its own: "tulled --help".
 
 /** Loaded when they are asked for, so that no command pays for another. */
 const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
+  capture: async () => (await import('./tulle-capture.ts')).capture,
   cni: async () => (await import('../lib/cni/command.ts')).cni,
   lab: async () => (await import('../lib/lab/command.ts')).lab,
   status: async () => (await import('./tulle-status.ts')).status,

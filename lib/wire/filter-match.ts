@@ -27,7 +27,18 @@ import {
   IP6_SOURCE,
   ip6NextHeader,
 } from './ip6.ts';
-import { bundlePacket, bundlePacketLength, HEADER_BYTES, KIND_BUNDLE, TULLE_VERSION, tulleIndex } from './tulle.ts';
+import {
+  bundlePacket,
+  bundlePacketLength,
+  HEADER_BYTES,
+  KIND_BUNDLE,
+  KIND_PACKET,
+  KIND_SEGMENT,
+  KIND_TRACED,
+  TULLE_VERSION,
+  tulleIndex,
+  tulleKind,
+} from './tulle.ts';
 
 /** Whether the IP packet at `offset`, of which `available` bytes are here, is meant. */
 export type Predicate = (bytes: Uint8Array, offset: number, available: number) => boolean;
@@ -77,7 +88,9 @@ export function matchesDatagram(predicate: Predicate, bytes: Uint8Array, offset:
   if (available <= HEADER_BYTES) return false;
   const end = offset + available;
   let at = offset + HEADER_BYTES;
-  if ((bytes[offset] & 0x0f) !== KIND_BUNDLE) return predicate(bytes, at, end - at);
+  const kind = tulleKind(bytes, offset);
+  if (kind === KIND_PACKET || kind === KIND_SEGMENT || kind === KIND_TRACED) return predicate(bytes, at, end - at);
+  if (kind !== KIND_BUNDLE) return false;
   for (let left = tulleIndex(bytes, offset); left > 0 && at + 2 < end; left--) {
     const length = bundlePacketLength(bytes, at);
     if (predicate(bytes, bundlePacket(at), Math.min(length, end - bundlePacket(at)))) return true;

@@ -17,6 +17,12 @@ export const BLOCK_FRAME_BYTES = 12;
 
 /** The packet begins with its IP header, of version 4 or 6 (https://www.tcpdump.org/linktypes.html). */
 export const LINKTYPE_RAW = 101;
+/**
+ * The same by its other number: what libpcap and Linux call DLT_RAW. libpcap compares the second interface's number as it
+ * stands in the file with the first one's after it has turned 101 into 12 (sf-pcapng.c, 1.10), so that tcpdump refuses a file with
+ * two interfaces of type 101. Wireshark takes both numbers.
+ */
+export const LINKTYPE_RAW_DLT = 12;
 export const LINKTYPE_IPV4 = 228;
 export const LINKTYPE_IPV6 = 229;
 

@@ -1,6 +1,6 @@
 /** One line for a packet, in the manner of tcpdump -n. Never throws: what is damaged is said to be damaged. */
 import { formatAddress6 } from './address6.ts';
-import { checkSuperHeaders4, superHeaderLength4 } from './gso.ts';
+import { checkSuperHeaders, isIp6, superHeaderLength } from './either.ts';
 import { checkIcmp, printIcmp4, printIcmp6 } from './icmp.ts';
 import {
   checkIp4,
@@ -50,6 +50,7 @@ import {
   KIND_BUNDLE,
   KIND_PACKET,
   KIND_SEGMENT,
+  KIND_TRACED,
   nextInBundle,
   printTulle,
   TULLE_VERSION,
@@ -90,12 +91,14 @@ export function describeDatagram(bytes: Uint8Array, offset: number, length: numb
   const innerLength = length - HEADER_BYTES;
   switch (tulleKind(bytes, offset)) {
     case KIND_PACKET:
+    case KIND_TRACED:
       return `${header} | ${describePacket(bytes, inner, innerLength)}`;
     case KIND_SEGMENT: {
-      const innerReason = checkSuperHeaders4(bytes, inner, innerLength);
-      if (innerReason !== OK) return `${header} | ${malformed('IP', innerReason, innerLength)}`;
-      const slice = innerLength - superHeaderLength4(bytes, inner);
-      return `${header} slice ${slice} | ${describe4(bytes, inner)}`;
+      const six = innerLength > 0 && isIp6(bytes, inner);
+      const innerReason = checkSuperHeaders(bytes, inner, innerLength);
+      if (innerReason !== OK) return `${header} | ${malformed(six ? 'IP6' : 'IP', innerReason, innerLength)}`;
+      const slice = innerLength - superHeaderLength(bytes, inner);
+      return `${header} slice ${slice} | ${six ? describe6(bytes, inner) : describe4(bytes, inner)}`;
     }
     case KIND_BUNDLE: {
       let text = header;

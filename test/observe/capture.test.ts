@@ -110,7 +110,7 @@ for (const type of ['tulle', 'udp'] as const) {
         on(there.packets, 'node2:underlay', 'in').map(packet => payloadOf(packet, 28)),
         on(here.packets, 'node1:underlay', 'out').map(packet => payloadOf(packet, 28)),
       );
-      t.match(here.interfaces[0], { linkType: 101, name: 'node1:tulle0', statistics: { received: 20, lost: 0 } });
+      t.match(here.interfaces[0], { linkType: 12, name: 'node1:tulle0', statistics: { received: 20, lost: 0 } });
       await until(() => server.captures.size === 0, 'closed');
     });
   }

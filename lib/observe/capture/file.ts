@@ -8,7 +8,7 @@ import {
   enhancedPacket,
   interfaceDescription,
   interfaceStatistics,
-  LINKTYPE_RAW,
+  LINKTYPE_RAW_DLT,
   sectionHeader,
 } from '../../wire/pcapng.ts';
 import { type CapturedPacket, type CapturePlace, commentsOf, endpointText, type LocalEnd } from './packet.ts';
@@ -56,7 +56,7 @@ export class CaptureFile {
     const prefix = node === undefined ? '' : `${node}:`;
     const endpoint = endpointText(local.address, local.port);
     const one = (name: string, description: string): Uint8Array =>
-      interfaceDescription({ linkType: LINKTYPE_RAW, snaplen, name: `${prefix}${name}`, description });
+      interfaceDescription({ linkType: LINKTYPE_RAW_DLT, snaplen, name: `${prefix}${name}`, description });
     return Buffer.concat([
       sectionHeader({ os: 'Linux', application: 'tulle capture', comment }),
       one(device, "the pods' packets at the TUN device"),

@@ -11,12 +11,12 @@
  */
 import { DROP_REASONS, type DropReason } from '../../datapath/counters.ts';
 import { TulleError } from '../../util/errors.ts';
-import { describeDatagram, describePacket } from '../../wire/print.ts';
 import type { Capture, CapturedNode, CaptureOptions, Captures } from '../capture.ts';
 import { DEFAULT_SNAPLEN } from '../capture.ts';
 import type { ControlAnswer, ControlRequest, ControlRoutes, ControlWrite } from '../control.ts';
 import { CaptureFile } from './file.ts';
 import { type CapturedPacket, type CapturePlace, commentsOf } from './packet.ts';
+import { describeCaptured } from './print.ts';
 import { BoundedQueue } from './queue.ts';
 
 /** One line of /packets, the shape of a record on its way to a browser (lib/observe/microscope/model.ts). */
@@ -47,6 +47,8 @@ export interface DropLine {
   /** The first of them, in the manner of tcpdump. */
   packet: string;
 }
+
+const isOuter = (place: CapturePlace): boolean => place === 'udp-send' || place === 'udp-receive';
 
 const PACKETS_PER_SECOND = 200;
 const DROPS_EVERY_MS = 100;
@@ -155,7 +157,7 @@ function packetLine(packet: CapturedPacket, node: string): PacketLine {
     base64: Buffer.from(packet.bytes).toString('base64'),
     ...(packet.drop !== undefined && { drop: packet.drop }),
     ...(comment !== '' && { comment }),
-    text: describeCaptured(packet),
+    text: describeCaptured(packet.bytes, packet.length, isOuter(packet.place)),
   };
 }
 
@@ -174,7 +176,7 @@ function dropLines(captures: Captures, node: CapturedNode, { query, signal }: Co
         if (line !== undefined) line.count++;
         else {
           const atMs = Number(packet.time / 1_000_000n);
-          const text = describeCaptured(packet);
+          const text = describeCaptured(packet.bytes, packet.length, isOuter(packet.place));
           const why = DROP_REASONS[reason];
           pending.set(reason, { atMs, node: node.name() ?? '', reason, why, count: 1, packet: text });
         }
@@ -221,22 +223,6 @@ function lines(
       }
     },
   };
-}
-
-/** In the manner of tcpdump: the inner packet, behind what carries it. */
-export function describeCaptured({ place, bytes, length }: CapturedPacket): string {
-  const isOuter = place === 'udp-send' || place === 'udp-receive';
-  if (!isOuter) return describeCut(bytes, 0, length);
-  const headers = bytes[0] >>> 4 === 6 ? IP6_AND_UDP : 28;
-  return describeCut(bytes, headers, length, describeDatagram);
-}
-
-/** What was cut off counts: the printers check lengths, so they get the packet in its whole length, zeros behind. */
-function describeCut(bytes: Uint8Array, offset: number, length: number, describe = describePacket): string {
-  if (bytes.length >= length) return describe(bytes, offset, length - offset);
-  const whole = new Uint8Array(length);
-  whole.set(bytes);
-  return describe(whole, offset, length - offset);
 }
 
 function chosen(query: URLSearchParams): Pick<CaptureOptions, 'peer' | 'inner'> {
