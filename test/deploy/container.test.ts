@@ -1,0 +1,215 @@
+/**
+ * The DaemonSet's tulled with exactly the capabilities, mounts and flags that the manifest gives it (but a directory for the
+ * registry, there is no cluster here), and a pod that is plugged in by the static plugin from outside. What it
+ * cannot do with less is tried too, so that the comments in the manifest stay true.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import { nativeProgram } from '../../lib/cni/program.ts';
+import { makeNamespace } from '../../lib/netlink/namespace.ts';
+import { withRtnetlink } from '../../lib/netlink/netlink.ts';
+import { removeNamespace } from '../../lib/sys/sys.ts';
+import { environment, program } from '../daemon/process.ts';
+import { root } from '../sys/support.ts';
+import { argumentsOf, manifest, podOf, tulledOf, withoutCluster } from './manifests.ts';
+import type { KubernetesObject } from './schema.ts';
+
+t.setTimeout(170_000);
+const DEADLINE_MS = 30_000;
+const plugin = nativeProgram();
+const skip =
+  process.getuid?.() !== 0 || !existsSync('/dev/net/tun')
+    ? 'SKIPPED: needs root and /dev/net/tun'
+    : spawnSync('setpriv', ['--version']).status !== 0 || spawnSync('unshare', ['--mount', 'true']).status !== 0
+      ? 'SKIPPED: needs setpriv and unshare of util-linux'
+      : plugin === undefined && 'SKIPPED: the CNI plugin was not built in C';
+
+interface Container {
+  said(): string;
+  ready(): Promise<void>;
+  /** A network namespace, mounted where runtimes do. */
+  addPod(pod: string): void;
+  /** Runs the plugin as a runtime does, outside the container. */
+  cni(command: string, pod: string, prevResult?: unknown): { status: number | null; answer: unknown };
+  /** A file below /proc/sys as the pod sees it. */
+  sysctl(pod: string, path: string): string;
+  stop(): Promise<number | null>;
+}
+
+let count = 0;
+
+/** `mounts` of the manifest without those named; everything of the host lies in a folder of the test's own. */
+async function start(t: Test, capabilities: readonly string[], without: readonly string[] = []): Promise<Container> {
+  const host = `/run/tulle-test-container-${process.pid}-${++count}`;
+  const node = join(host, 'node');
+  mkdirSync(join(host, 'leases/subnets'), { recursive: true });
+  writeFileSync(join(host, 'leases/config'), '{"Network":"10.5.0.0/16","Backend":{"Type":"tulle"}}');
+  makeNamespace(node);
+  withRtnetlink(node, netlink => {
+    netlink.createVeth({ name: 'eth0', peerName: 'far0' });
+    netlink.addAddress('eth0', '10.88.0.1/24');
+    netlink.setLink('eth0', { up: true });
+    netlink.setLink('far0', { up: true });
+  });
+
+  const { volumes } = podOf(manifest());
+  const { volumeMounts } = tulledOf(manifest());
+  const lines = volumeMounts.flatMap(({ name, mountPath, readOnly }: KubernetesObject) => {
+    if (without.includes(name)) return [];
+    const { hostPath } = volumes.find((volume: KubernetesObject) => volume.name === name);
+    // The machine's own device and settings; the rest is made here, and kept from the machine.
+    let from = hostPath?.path ?? '/etc/tulle';
+    if (!/^\/(dev|proc)\//.test(from)) {
+      from = join(host, name);
+      if (hostPath?.type === 'FileOrCreate') writeFileSync(from, '');
+      else mkdirSync(from, { recursive: true });
+    }
+    // A namespace's path is the same outside and inside.
+    const to = name === 'netns' ? from : mountPath;
+    return [`${from} ${to} ${readOnly === true ? 'ro' : 'rw'}`];
+  });
+  lines.push(`${join(host, 'leases')} /leases rw`);
+  writeFileSync(join(host, 'mounts'), `${lines.join('\n')}\n`);
+
+  // The node: its network, and mounts of its own that the container's are slaves of.
+  const pidFile = join(host, 'pid');
+  const shell = `mount --make-rshared / && echo $$ > ${pidFile} && exec sleep 1000`;
+  const keeper = spawn('nsenter', [`--net=${node}`, 'unshare', '--mount', 'sh', '-ec', shell], { stdio: 'ignore' });
+  const deadline = performance.now() + DEADLINE_MS;
+  while (!existsSync(pidFile) || readFileSync(pidFile, 'utf8').trim() === '') {
+    if (performance.now() > deadline) throw new Error('no namespace of mounts within 30 s');
+    await delay(20);
+  }
+  const onNode = ['--target', readFileSync(pidFile, 'utf8').trim(), '--mount', '--net', '--'];
+  const run = (words: string[], more: Record<string, string> = {}, input = '') =>
+    spawnSync('nsenter', [...onNode, ...words], {
+      env: { ...environment, ...more },
+      input,
+      encoding: 'utf8',
+      timeout: DEADLINE_MS,
+    });
+
+  const bounding = ['-all', ...capabilities.map(name => `+${name.toLowerCase()}`)].join(',');
+  const flags = [...withoutCluster(argumentsOf(manifest(), 'node1')), '--registry=file:/leases', '-iface=eth0'];
+  const container = [
+    'unshare',
+    '--mount',
+    '--propagation=unchanged',
+    'sh',
+    join(root, 'test/deploy/container.sh'),
+    host,
+    bounding,
+    root,
+  ];
+  const child = spawn('nsenter', [...onNode, ...container, process.execPath, program, ...flags], {
+    env: environment,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let output = '';
+  child.stderr.setEncoding('utf8').on('data', chunk => {
+    output += chunk;
+  });
+  const ended = once(child, 'exit');
+  t.teardown(async () => {
+    child.kill('SIGKILL');
+    keeper.kill('SIGKILL');
+    await ended;
+    removeNamespace(node);
+    rmSync(host, { recursive: true, force: true });
+  });
+  const inPod = (pod: string, ...words: string[]): string =>
+    run(['nsenter', `--net=${join(host, 'netns', pod)}`, ...words]).stdout.trim();
+  return {
+    said: () => output,
+    async ready() {
+      const limit = performance.now() + DEADLINE_MS;
+      while (!/ ready /.test(output)) {
+        if (child.exitCode !== null || performance.now() > limit) throw new Error(`not ready: ${output}`);
+        await delay(50);
+      }
+    },
+    addPod(pod) {
+      const file = join(host, 'netns', pod);
+      writeFileSync(file, '');
+      const made = run(['unshare', `--net=${file}`, 'true']);
+      if (made.status !== 0) throw new Error(made.stderr);
+    },
+    cni: (command, pod, prevResult) => {
+      const config = JSON.stringify({
+        cniVersion: '1.0.0',
+        name: 'tulle',
+        type: 'tulle-cni',
+        socket: join(host, 'run/cni.sock'),
+        ...(prevResult !== undefined && { prevResult }),
+      });
+      const variables = {
+        CNI_COMMAND: command,
+        CNI_CONTAINERID: pod,
+        CNI_NETNS: join(host, 'netns', pod),
+        CNI_IFNAME: 'eth0',
+        CNI_PATH: '/opt/cni/bin',
+      };
+      const { status, stdout } = run([plugin as string], variables, config);
+      return { status, answer: stdout === '' ? undefined : JSON.parse(stdout) };
+    },
+    sysctl: (pod, path) => inPod(pod, 'cat', `/proc/sys/${path}`),
+    async stop() {
+      child.kill('SIGTERM'); // each of the commands became the next one: it is tulled by now
+      await ended;
+      return child.exitCode;
+    },
+  };
+}
+
+const NEEDED: string[] = skip === false ? tulledOf(manifest()).securityContext.capabilities.add : [];
+
+t.test('with what the manifest gives it', { skip }, async t => {
+  const container = await start(t, NEEDED);
+  await container.ready();
+  t.notMatch(container.said(), / warn | error /, 'nothing is missing');
+  for (const pod of ['pod1', 'pod2']) {
+    container.addPod(pod); // after the container was made
+    const { status, answer } = container.cni('ADD', pod);
+    t.equal(status, 0, JSON.stringify(answer));
+    t.match(answer, { ips: [{ address: /^10\.5\.\d+\.\d+\/24$/ }] });
+    t.equal(container.sysctl(pod, 'net/ipv4/conf/eth0/arp_notify'), '1', 'written in the pod, through the host mount');
+    t.equal(container.cni('CHECK', pod, answer).status, 0);
+  }
+  t.equal(container.sysctl('pod1', 'net/ipv4/ip_forward'), '0', "the pod's own settings are its own");
+  for (const pod of ['pod1', 'pod2']) t.equal(container.cni('DEL', pod).status, 0);
+  t.equal(await container.stop(), 0, container.said());
+});
+
+t.test('without CAP_SYS_ADMIN no pod can be plugged in, and the overlay works', { skip }, async t => {
+  const container = await start(
+    t,
+    NEEDED.filter(name => name !== 'SYS_ADMIN'),
+  );
+  await container.ready();
+  container.addPod('pod1');
+  const { status, answer } = container.cni('ADD', 'pod1');
+  t.not(status, 0, 'the comment in the manifest is true');
+  t.match(answer, { code: Number, msg: /setns|EPERM/ });
+});
+
+t.test('without CAP_NET_ADMIN it does not start', { skip }, async t => {
+  const container = await start(
+    t,
+    NEEDED.filter(name => name !== 'NET_ADMIN'),
+  );
+  await t.rejects(container.ready());
+  t.match(container.said(), /^tulled: no permission to make a TUN device: .*CAP_NET_ADMIN/m);
+});
+
+t.test("without the host's settings an ADD says what could not be written", { skip }, async t => {
+  const container = await start(t, NEEDED, ['sysctl']);
+  await container.ready();
+  container.addPod('pod1');
+  const { status, answer } = container.cni('ADD', 'pod1');
+  t.not(status, 0);
+  t.match(answer, { msg: /EROFS/ });
+});
