@@ -15,7 +15,8 @@ import { pathToFileURL } from 'node:url';
 
 const say = text => process.stderr.write(`tulle: ${text}\n`);
 const ARCHIVE_MS = 60_000;
-const DIRECTORIES = ['usr/bin', 'usr/sbin', 'bin', 'sbin', 'usr/lib/cni'];
+// Of Chromium, usr/bin holds a script that looks for the program in its installed place.
+const DIRECTORIES = ['usr/lib/chromium', 'usr/bin', 'usr/sbin', 'bin', 'sbin', 'usr/lib/cni'];
 /** A library whose library's library … is missing: nothing we fetch is deeper. */
 const DEPTH = 6;
 
@@ -47,11 +48,19 @@ export function findFetched(program, folder) {
  * A program of a Debian package: installed here, fetched earlier, or fetched now.
  *
  * `package` is the package's name, `program` the file's (default: the same), `folder` its place in the cache (default: the
- * package's name), `limitMs` how long the archive may take, `fetch: false` only looks.
+ * package's name), `also` packages whose files it needs beside its libraries, `limitMs` how long the archive may take,
+ * `fetch: false` only looks.
  * Returns `{ path, environment }`, where `environment` holds what the program needs to find fetched libraries, or
  * `{ reason }`, one line that says why it is not to be had.
  */
-export function fetchDebian({ package: name, program = name, folder = name, limitMs = ARCHIVE_MS, fetch = true }) {
+export function fetchDebian({
+  package: name,
+  program = name,
+  folder = name,
+  also = [],
+  limitMs = ARCHIVE_MS,
+  fetch = true,
+}) {
   const installed = findInstalled(program);
   if (installed !== undefined) return { path: installed, environment: {} };
   const earlier = findFetched(program, folder);
@@ -65,7 +74,7 @@ export function fetchDebian({ package: name, program = name, folder = name, limi
   const work = mkdtempSync(join(cacheFolder(), '.fetch-')); // on the same file system, so that the last step is a rename
   const endsAt = performance.now() + limitMs;
   try {
-    const reason = unpackAll(name, program, work, endsAt);
+    const reason = unpackAll([name, ...also], program, work, endsAt);
     if (reason !== undefined) return { reason };
     // Another process may have fetched it meanwhile and run it now: then ours is one too many.
     if (findFetched(program, folder) === undefined) {
@@ -80,11 +89,11 @@ export function fetchDebian({ package: name, program = name, folder = name, limi
   return { path, environment: libraryPath(folder) };
 }
 
-/** The package and the libraries that its program misses, unpacked in `work`/root; undefined, or the reason why not. */
-function unpackAll(name, program, work, endsAt) {
+/** The packages and the libraries that the program misses, unpacked in `work`/root; undefined, or the reason why not. */
+function unpackAll(names, program, work, endsAt) {
   const root = join(work, 'root');
   const fetched = new Set();
-  let wanted = [name];
+  let wanted = names;
   for (let depth = 0; depth < DEPTH && wanted.length > 0; depth++) {
     const folder = join(work, `debs${depth}`);
     mkdirSync(folder);

@@ -359,6 +359,15 @@ export const flagTable = {
     help: 'the Unix socket on which "tulle status" and the like ask this daemon; "none" is none',
     example: '--control-socket=/run/tulle/node1-tulled.sock',
   },
+  ui: {
+    kind: 'string',
+    default: '',
+    group: 'daemon',
+    origin: 'tulle',
+    value: 'ADDR:PORT',
+    help: 'serve the live page there; its address, with the token that it needs, is printed at the start (default: none)',
+    example: '--ui=127.0.0.1:8286',
+  },
   'healthz-ip': {
     kind: 'string',
     default: '0.0.0.0',

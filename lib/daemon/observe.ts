@@ -17,6 +17,7 @@ import type { Observed, Observer } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { peersRoute } from './peers-route.ts';
+import { openUi } from './ui.ts';
 
 /** Every room that observes, in no order. */
 const OBSERVERS: readonly Observer[] = [observeCapture, observeMetrics, observeStatus, peersRoute];
@@ -52,6 +53,7 @@ export async function openObservation({ options, parts, log, undo }: Given): Pro
   };
   for (const observer of OBSERVERS) observer(observed, routes, undo);
   await openControl({ options, parts, log, undo }, routes);
+  await openUi(observed, undo);
   return observed;
 }
 

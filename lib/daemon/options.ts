@@ -68,6 +68,8 @@ export interface DaemonOptions {
   cni?: { socket: string; given: boolean; dataDir: string };
   /** Absent: there is none. `given` as with CNI. */
   control?: { socket: string; given: boolean };
+  /** The live page; absent: none. */
+  ui?: { address: string; port: number };
   /** Serve CNI and nothing else. */
   cniOnly: boolean;
   rules: RuleOptions;
@@ -102,6 +104,7 @@ export function daemonOptions(parsed: ParsedFlags): DaemonOptions {
     ...(values.device !== '' && { deviceName: deviceOption(parsed) }),
     ...cniOptions(parsed),
     ...controlOptions(parsed),
+    ...uiOption(parsed),
     rules: {
       masquerade: values['ip-masq'],
       randomFully: !values['ip-masq-fully-random-disable'],
@@ -272,6 +275,18 @@ function cniOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'cni' | 'cniOnly'>
 function controlOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'control'> {
   if (['none', ''].includes(parsed.values['control-socket'])) return {};
   return { control: { socket: socketPath(parsed, 'control-socket'), given: parsed.given.has('control-socket') } };
+}
+
+/** "127.0.0.1:8286", "[::1]:8286", or a port alone, on the loopback address. */
+function uiOption(parsed: ParsedFlags): Pick<DaemonOptions, 'ui'> {
+  const text = parsed.values.ui;
+  if (text === '') return {};
+  const match = /^(?:(?:\[([0-9a-f:.]+)\]|([0-9.]+)):)?(\d{1,5})$/i.exec(text);
+  const address = match?.[1] ?? match?.[2] ?? '127.0.0.1';
+  const port = Number(match?.[3]);
+  const isAddress = parseAddress4(address) !== undefined || parseAddress6(address) !== undefined;
+  if (match !== null && isAddress && port >= 1 && port <= 65_535) return { ui: { address, port } };
+  throw bad(parsed, 'ui', `"${text}" is no address and port; give for example 127.0.0.1:8286`);
 }
 
 function socketPath(parsed: ParsedFlags, name: 'cni-socket' | 'control-socket'): string {

@@ -16,6 +16,7 @@ import { previousSubnetOf, readSubnetEnv, type SubnetEnvContent, writeSubnetEnv 
 import { withRtnetlink } from '../netlink/netlink.ts';
 import type { ControlRoutes } from '../observe/control.ts';
 import { type ControlServer, serveControl } from '../observe/control-server.ts';
+import { type PageOptions, type PageServer, startPageServer } from '../observe/page-server.ts';
 import type { Logger } from '../util/log.ts';
 import { formatCidr4, formatCidr6 } from '../wire/cidr.ts';
 import { type CniOptions, type CniService, startCni } from './cni.ts';
@@ -49,6 +50,7 @@ export interface DaemonParts {
   startOverlay(options: OverlayOptions): Promise<Overlay>;
   startCni(options: CniOptions): Promise<CniService>;
   serveControl(path: string, routes: ControlRoutes, log: Logger): Promise<ControlServer>;
+  startPageServer(options: PageOptions): Promise<PageServer>;
 }
 
 /** Where what must outlive the daemon is kept: only a made-up node id, on a machine that has none. */
@@ -72,6 +74,7 @@ export const realParts: DaemonParts = {
   startOverlay,
   startCni,
   serveControl,
+  startPageServer,
 };
 
 function formerNetworks(path: string): readonly string[] {

@@ -8,7 +8,6 @@ import type { LabTransport } from './plan.ts';
 
 /** From the plainest to the fastest. */
 export const LADDER: readonly LabTransport[] = ['dgram', 'batch', 'offload'];
-const SECONDS = 3;
 const SAMPLE_MS = 250;
 
 export interface Ladder {
@@ -17,13 +16,23 @@ export interface Ladder {
   bare: readonly [near: End, far: End];
   /** What the lab was started with, and is left with. */
   transport: LabTransport;
+  /** Of each measurement. */
+  seconds: number;
   replace(transport: LabTransport): Promise<void>;
   publish(view: MeasureView): void;
   signal: AbortSignal;
 }
 
 /** Rejects when the lab could not be brought back to its own transport. */
-export async function climbLadder({ pods, bare, transport: own, replace, publish, signal }: Ladder): Promise<void> {
+export async function climbLadder({
+  pods,
+  bare,
+  transport: own,
+  seconds,
+  replace,
+  publish,
+  signal,
+}: Ladder): Promise<void> {
   const [near, far] = pods;
   const view: MeasureView = { running: true, note: '', from: near.name, to: far.name, runs: [] };
   const tell = (note: string, running = true): void => publish({ ...view, note, running });
@@ -59,14 +68,14 @@ export async function climbLadder({ pods, bare, transport: own, replace, publish
   async function run(transport: string, from: End, to: End): Promise<void> {
     const entry: MeasureView['runs'][number] = { transport, gbps: null, samples: [] };
     view.runs.push(entry);
-    tell(`one TCP stream on ${transport}, ${SECONDS} s`);
+    tell(`one TCP stream on ${transport}, ${seconds} s`);
     const watch = new AbortController();
-    const watching = sample(to, watch.signal, (seconds, gbps) => {
-      entry.samples.push({ seconds, gbps });
-      tell(`one TCP stream on ${transport}, ${SECONDS} s`);
+    const watching = sample(to, watch.signal, (after, gbps) => {
+      entry.samples.push({ seconds: after, gbps });
+      tell(`one TCP stream on ${transport}, ${seconds} s`);
     });
     try {
-      entry.gbps = (await measureTcp(from, to, { seconds: SECONDS })).gbps;
+      entry.gbps = (await measureTcp(from, to, { seconds })).gbps;
     } finally {
       watch.abort();
       await watching;

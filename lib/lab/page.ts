@@ -264,6 +264,7 @@ class LabSource implements PageSource {
       pods: [podOn(near), podOn(far)],
       bare: [bareOf(near), bareOf(far)],
       transport: facts.transport as LabTransport,
+      seconds: facts.tcp.seconds,
       replace,
       publish,
       signal,

@@ -48,9 +48,13 @@ export class NodeWatch {
   }
 
   /** Asks all of them. Never rejects. */
-  async look(): Promise<{ nodes: NodeView[]; peers: PeerView[] }> {
+  async look(): Promise<{ nodes: NodeView[]; peers: PeerView[]; statuses: unknown[] }> {
     const answers = await Promise.all(this.#ends().map(end => this.#ask(end)));
-    return { nodes: answers.map(({ node }) => node), peers: answers.flatMap(({ peers }) => peers) };
+    return {
+      nodes: answers.map(({ node }) => node),
+      peers: answers.flatMap(({ peers }) => peers),
+      statuses: answers.map(({ status }) => status),
+    };
   }
 
   get capturing(): boolean {
@@ -77,15 +81,15 @@ export class NodeWatch {
     clearTimeout(this.#timer);
   }
 
-  async #ask({ socket, base }: NodeEnd): Promise<{ node: NodeView; peers: PeerView[] }> {
+  async #ask({ socket, base }: NodeEnd): Promise<{ node: NodeView; peers: PeerView[]; status: unknown }> {
     try {
       const status = await askControl(socket, { path: '/status', timeoutMs: ASK_MS });
       this.#countDrops(base.name, dropCountsOf(status));
       const node = nodeOfStatus(status, base);
-      return { node, peers: peersOfStatus(status, node.name) };
+      return { node, peers: peersOfStatus(status, node.name), status };
     } catch (error) {
       const note = codeOf(error) === 'no-daemon' ? 'tulled does not run' : messageOf(error);
-      return { node: { ...base, healthy: false, note }, peers: [] };
+      return { node: { ...base, healthy: false, note }, peers: [], status: undefined };
     }
   }
 

@@ -44,6 +44,8 @@ export interface PageOptions extends StreamLimits {
   /** A Unix socket instead of both: what listens on an address elsewhere hands its connections on to it. */
   socketPath?: string;
   source: PageSource;
+  /** Default: a new one. */
+  token?: string;
   /** The page's file; for tests. */
   file?: string;
 }
@@ -56,7 +58,7 @@ const CONNECTIONS = 256;
 export async function startPageServer(options: PageOptions): Promise<PageServer> {
   const { address = '127.0.0.1', port = PAGE_PORT, socketPath, source } = options;
   const html = readPage(options.file ?? fileURLToPath(new URL('../../page/tulle.html', import.meta.url)));
-  const guard: Guard = { token: newToken(), isLoopback: isLoopback(address), port };
+  const guard: Guard = { token: options.token ?? newToken(), isLoopback: isLoopback(address), port };
   let stop: (() => void) | undefined;
   const streams = new PageStreams(count => {
     if (count > 0) stop ??= source.start(message => streams.publish(message));

@@ -1,5 +1,5 @@
 /** What `GET /status` of a daemon says, as the page shows it. Whatever is missing there is taken from what was known before. */
-import type { NodeView, PeerView } from './microscope/model.ts';
+import type { LinkRate, NetworkView, NodeView, PeerView } from './microscope/model.ts';
 
 type Json = Record<string, unknown>;
 
@@ -32,8 +32,60 @@ export function nodeOfStatus(status: unknown, base: NodeView, now = Date.now()):
       mtu: numberOf(overlay['mtu']) ?? base.device.mtu,
     },
     transport: transport ?? base.transport,
+    rates: ratesOf(document),
     drops: dropCountsOf(status),
   };
+}
+
+/** What the data path counted, a second: inner bytes, and datagrams. Where links are read, those figures take its place. */
+function ratesOf(document: Json): Record<string, LinkRate> {
+  const rates = objectOf(document['rates']);
+  const of = (name: string): number => numberOf(rates[name]) ?? 0;
+  if (Object.keys(rates).length === 0) return {};
+  return {
+    eth0: {
+      receivedBytes: of('ingress-bytes'),
+      sentBytes: of('egress-bytes'),
+      receivedPackets: of('ingress-datagrams'),
+      sentPackets: of('egress-datagrams'),
+    },
+  };
+}
+
+/** The ranges and the registry, for a page that knows nothing else. */
+export function networkOfStatus(status: unknown): Pick<NetworkView, 'network' | 'underlay' | 'registry'> {
+  const document = objectOf(status);
+  return {
+    network: textOf(objectOf(document['network'])['network']) ?? '',
+    underlay: '',
+    registry: textOf(objectOf(document['registry'])['kind']) ?? '',
+  };
+}
+
+/** The peers as nodes: what their leases and the probes tell. */
+export function peerNodesOfStatus(status: unknown, self: NodeView): NodeView[] {
+  const { peers } = objectOf(status);
+  if (!Array.isArray(peers)) return [];
+  return peers.map(objectOf).map(peer => {
+    const endpoint = textOf(peer['endpoint']) ?? '';
+    const cut = endpoint.lastIndexOf(':');
+    const silent = peer['silent'] === true;
+    return {
+      name: textOf(peer['node']) ?? endpoint,
+      address: endpoint.slice(0, cut).replace(/^\[|\]$/g, ''),
+      port: Number(endpoint.slice(cut + 1)) || 0,
+      subnet: textOf(peer['subnet']) ?? '',
+      leaseKey: Number.parseInt(textOf(peer['leaseKey']) ?? '0', 16),
+      leaseEndsAtMs: null,
+      healthy: !silent,
+      note: silent ? 'it does not answer probes' : '',
+      device: { name: self.device.name, mtu: 0 },
+      underlayMtu: numberOf(peer['pathMtu']) ?? 0,
+      transport: '',
+      rates: {},
+      drops: {},
+    };
+  });
 }
 
 /** Drops by reason, those that happened. */

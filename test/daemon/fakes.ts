@@ -241,6 +241,16 @@ export function fakeParts() {
       enter(`startCni ${socket}`);
       return { load: () => ({ running: 0, waiting: 0 }), close: async () => enter('cni.close') };
     },
+    startPageServer: async ({ address, port }) => {
+      enter(`startPageServer ${address} ${port}`);
+      return {
+        url: 'http://page/',
+        port: port ?? 0,
+        token: '',
+        viewers: 0,
+        close: async () => void calls.push('page closed'),
+      };
+    },
     serveControl: async path => {
       enter(`serveControl ${path}`);
       return { close: async () => enter('control.close') };

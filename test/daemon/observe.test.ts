@@ -42,3 +42,16 @@ t.test('none', async t => {
   await runCniOnly(daemonOptionsOf(), parts, recordingLogger().log, stop.signal);
   t.notOk(calls.some(call => call.startsWith('serveControl')));
 });
+
+t.test('the page comes with the control socket, which it needs, and goes before it', async t => {
+  const { parts, calls } = fakeParts();
+  const stop = new AbortController();
+  stop.abort();
+  const ui = { address: '127.0.0.1', port: 8286 };
+  const { log, lines } = recordingLogger();
+  await runCniOnly(daemonOptionsOf({ ui, control: { socket: '/x', given: true } }), parts, log, stop.signal);
+  t.ok(calls.includes('startPageServer 127.0.0.1 8286'));
+  t.ok(calls.indexOf('page closed') < calls.indexOf('control.close'));
+  t.notOk(JSON.stringify(lines).includes('token'), 'its address, with the token, is not logged');
+  await t.rejects(runCniOnly(daemonOptionsOf({ ui }), parts, log, stop.signal), { code: 'bad-option' });
+});

@@ -29,6 +29,16 @@ t.test('the defaults', async t => {
   });
 });
 
+t.test('the live page', async t => {
+  const ui = (text: string) => options([`--ui=${text}`]).ui;
+  t.same(ui('127.0.0.1:8286'), { address: '127.0.0.1', port: 8286 });
+  t.same(ui('[::1]:8286'), { address: '::1', port: 8286 });
+  t.same(ui('8286'), { address: '127.0.0.1', port: 8286 }, 'loopback, unless it is told otherwise');
+  t.equal(ui(''), undefined);
+  for (const text of ['localhost:80', '1.2.3:80', '127.0.0.1:', '127.0.0.1:0', '127.0.0.1:65536', '::1:80', 'x'])
+    t.throws(() => ui(text), { code: 'bad-option', message: /127\.0\.0\.1:8286/ }, text);
+});
+
 t.test('the nodes of a cluster', async t => {
   const usual = {
     kind: 'kubernetes',

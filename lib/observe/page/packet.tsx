@@ -1,6 +1,6 @@
 /** One packet's journey: the list of packets, the path, the step with its words, its bytes and its fields. */
 import type { JSX } from 'preact';
-import { useEffect, useMemo, useState } from 'preact/hooks';
+import { useLayoutEffect, useMemo, useState } from 'preact/hooks';
 import type { Journey } from '../microscope/journey.ts';
 import { type Step, stepsOf } from '../microscope/steps.ts';
 import { BytesAndFields } from './bytes.tsx';
@@ -133,7 +133,7 @@ function JourneyView({ journey, state }: { journey: Journey; state: State }): JS
   const at = Math.min(index, last);
   const step = steps[at];
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
       if (
@@ -141,14 +141,14 @@ function JourneyView({ journey, state }: { journey: Journey; state: State }): JS
         event.target.closest('input, select, textarea, [role=grid], [role=tablist], [role=dialog]') !== null
       )
         return;
-      const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: last }[event.key];
-      if (to === undefined) return;
+      const step = { ArrowRight: 1, ArrowLeft: -1, Home: -last, End: last }[event.key];
+      if (step === undefined) return;
       event.preventDefault();
-      setIndex(Math.max(0, Math.min(last, to)));
+      setIndex(before => Math.max(0, Math.min(last, before + step)));
     };
     document.addEventListener('keydown', onKey);
     return () => document.removeEventListener('keydown', onKey);
-  }, [at, last]);
+  }, [last]);
 
   return (
     <section class="journey" aria-label="The packet’s journey">

@@ -88,7 +88,7 @@ function NodeCard({ node, pods, x, y, selected, select }: CardProps): JSX.Elemen
         ↓ {bitRate(eth0?.receivedBytes ?? 0)}
       </text>
       <text x={middle - 12} y={y + 34} class="label soft" text-anchor="end">
-        eth0 {node.address}
+        {node.address}
       </text>
       <g
         class={`node${selected ? ' selected' : ''}${node.healthy ? '' : ' bad'}`}
