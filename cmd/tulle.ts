@@ -11,6 +11,7 @@ commands:
   lab        a cluster of network namespaces on this machine: "tulle lab --help"
   lease      who has which subnet, who had it, and why: "tulle lease --help"
   status     what this node says of itself, and whether it is well: "tulle status --help"
+  doctor     what of this machine keeps an overlay from working, and what to do: "tulle doctor --help"
   cni        the CNI plugin of this machine: "tulle cni --help"
 
 The node daemon is a program of its own: "tulled --help".
@@ -20,6 +21,7 @@ The node daemon is a program of its own: "tulled --help".
 const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
   capture: async () => (await import('./tulle-capture.ts')).capture,
   cni: async () => (await import('../lib/cni/command.ts')).cni,
+  doctor: async () => (await import('./tulle-doctor.ts')).doctor,
   lab: async () => (await import('../lib/lab/command.ts')).lab,
   status: async () => (await import('./tulle-status.ts')).status,
   lease: async () => (await import('./tulle-lease.ts')).lease,
