@@ -7,7 +7,16 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cniFiles, cniFlags, cniSources, cniWorks, compileCni, findCompiler, sanitizeFlags } from './compiler.mjs';
+import {
+  cniFiles,
+  cniFlags,
+  cniSources,
+  cniStatic,
+  cniWorks,
+  compileCni,
+  findCompiler,
+  sanitizeFlags,
+} from './compiler.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -33,7 +42,7 @@ function build(compiler) {
   const target = join(root, 'dist/cmd/tulle-cni');
   let problem = 'no C compiler';
   // Static, so that it starts fast and runs on any distribution; not everybody has a libc.a.
-  for (const kind of compiler === undefined ? [] : [['-static'], []]) {
+  for (const kind of compiler === undefined ? [] : [cniStatic(process.arch), []]) {
     problem = compileCni({ compiler, target, flags: [...kind, ...cniFlags] });
     // A mistake in the sources must not hide behind the other program.
     if (problem === undefined || /\.[ch]:\d+:\d+: /.test(problem)) break;

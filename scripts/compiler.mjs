@@ -67,6 +67,9 @@ export function compileCni({ compiler, target, files = cniFiles(), flags }) {
 /** What makes the plugin small and hardened, for every build but the sanitizers'. */
 export const cniFlags = ['-O2', '-Wl,-z,relro,-z,now', '-s'];
 
+/** For a static plugin: where it begins, so that it asks before the C library is ready (cmd/tulle-cni/early.c). */
+export const cniStatic = arch => ['-static', ...(arch === 'x64' ? ['-Wl,-e,early_start'] : [])];
+
 /** Whether a CNI plugin runs here and is of this version. */
 export function cniWorks(target) {
   const { status, stderr } = spawnSync(target, { encoding: 'utf8', env: {} });

@@ -10,7 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cniFlags, compileAddon, compileCni, findCompiler, findHeaders } from './compiler.mjs';
+import { cniFlags, cniStatic, compileAddon, compileCni, findCompiler, findHeaders } from './compiler.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -60,7 +60,7 @@ for (const arch of wished.length === 0 ? Object.keys(TARGETS) : wished) {
   const portable = ['-include', join(root, 'lib/sys/portable.h')];
   const problem =
     compileAddon({ compiler, headers, target: addon, flags: ['-O2', ...same, ...portable] }) ??
-    compileCni({ compiler, target: cni, flags: ['-static', ...cniFlags, ...same] });
+    compileCni({ compiler, target: cni, flags: [...cniStatic(arch), ...cniFlags, ...same] });
   if (problem !== undefined) {
     rmSync(folder, { recursive: true, force: true });
     stop(`${compiler[0]} could not compile for ${arch}:\n${problem}`);

@@ -7,6 +7,7 @@
 //   answer.c    what goes to stdout: an error, or the versions
 //   daemon.c    the socket: connect, trust, ask
 //   pending.c   a DEL that nobody is there to do, written down for later
+//   early.c     the same for the ordinary request, before the C library is ready
 //   main.c      the order of it all
 #ifndef TULLE_CNI_H
 #define TULLE_CNI_H
@@ -106,6 +107,19 @@ typedef struct {
 bool frame_make(const Run *run, Frame *frame);
 const char *socket_path(const Run *run); // NULL: the error is on stdout already
 int daemon_ask(const Run *run, const char *path, const Frame *frame, int *exit_code);
+int daemon_hear(const Run *run, const char *path, int fd, int *exit_code); // of one that was asked; never ABSENT
+
+// ---- early.c
+
+// What was done before main(), if anything.
+typedef struct {
+  int socket; // the daemon at `path` has the request; 0: nobody was asked, for stdin is open then
+  char path[MAX_VALUE];
+  bool input_ended;
+  size_t input_bytes;
+  char input[1 << 15]; // of stdin, what was read already
+} Early;
+extern Early early;
 
 // ---- pending.c
 

@@ -188,8 +188,15 @@ int daemon_ask(const Run *run, const char *path, const Frame *frame, int *exit_c
   if (fd == -1) return ABSENT;
   if (fd < 0) return FAILED;
   // A daemon that refuses us may answer before it has read everything: look for its answer in any case.
-  int state = send_frame(run, fd, frame);
-  if (state >= 0) state = read_answer(run, fd, exit_code);
+  const int state = send_frame(run, fd, frame);
+  if (state >= 0) return daemon_hear(run, path, fd, exit_code);
+  close(fd);
+  answer_error(run, CODE_TRY_LATER, "%s: tulled did not answer in time; try again later", path);
+  return FAILED;
+}
+
+int daemon_hear(const Run *run, const char *path, int fd, int *exit_code) {
+  const int state = read_answer(run, fd, exit_code);
   close(fd);
   if (state == 1) return ASKED;
   if (state == 0) {

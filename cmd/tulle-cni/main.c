@@ -16,6 +16,9 @@ static int read_input(Run *run) {
     answer_error(run, CODE_TRY_LATER, "no memory; try again later");
     return CODE_TRY_LATER;
   }
+  memcpy(run->input, early.input, early.input_bytes);
+  run->input_bytes = early.input_bytes;
+  if (early.input_ended) return 0;
   while (run->input_bytes <= MAX_STDIN) {
     struct pollfd poller = {.fd = STDIN_FILENO, .events = POLLIN};
     const int64_t left = run->deadline_ms - now_ms();
@@ -90,8 +93,13 @@ int main(void) {
   }
   Frame frame;
   const char *path = socket_path(&run);
-  if (path == NULL || !frame_make(&run, &frame)) return 1;
+  if (path == NULL) return 1;
   int exit_code = 1;
+  if (early.socket > 0 && strcmp(path, early.path) == 0) {
+    return daemon_hear(&run, path, early.socket, &exit_code) == ASKED ? exit_code : 1;
+  }
+  if (early.socket > 0) close(early.socket); // it was not the daemon that is meant, and undoes what it began
+  if (!frame_make(&run, &frame)) return 1;
   switch (daemon_ask(&run, path, &frame, &exit_code)) {
     case ASKED:
       return exit_code;
