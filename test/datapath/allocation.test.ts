@@ -1,4 +1,6 @@
 import t from 'tap';
+import { RingSource } from '../../lib/datapath/capture-source.ts';
+import { TapSwitch } from '../../lib/datapath/capture-tap.ts';
 import { flowIndex } from '../../lib/datapath/counters.ts';
 import { Egress } from '../../lib/datapath/egress.ts';
 import { Ingress } from '../../lib/datapath/ingress.ts';
@@ -67,10 +69,31 @@ t.test('a mixed batch allocates nothing', async t => {
     b.sum,
   );
   const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + trains.length * SLOT_BYTES);
-  const taken = growth(() => {
+  const deliver = (): void => {
     b.slab.bytes.set(slots, b.slab.udpSlotsOffset);
+    b.slab.tap?.received(trains.length);
     ingress.take(trains.length);
-  });
+  };
+  const taken = growth(deliver);
   t.equal(b.slab.counters[flowIndex('ingress-super-packets')], 4 * BATCHES, 'the super-packets of both versions');
   t.ok(taken < MOST_BYTES, `ingress grew the heap by ${taken} bytes in ${BATCHES} batches`);
+
+  // Captured as well: the ring is full at once, or emptied each time.
+  const source = new RingSource(b.slab.ring, BOTH, () => {});
+  const tap = new TapSwitch(b.slab, BOTH, () => 0);
+  source.set({ snaplen: 256 });
+  tap.look();
+  t.not(b.slab.tap, undefined);
+  let seen = 0;
+  const see = (): void => {
+    seen++;
+  };
+  const captured = growth(() => {
+    deliver();
+    source.drain(see, 1_000);
+  });
+  t.ok(seen > BATCHES * trains.length);
+  t.ok(captured < MOST_BYTES, `a captured ingress grew the heap by ${captured} bytes in ${BATCHES} batches`);
+  const full = growth(deliver);
+  t.ok(full < MOST_BYTES, `with a full ring by ${full} bytes`);
 });

@@ -39,7 +39,9 @@ const DIRECTIONS: Readonly<Record<CapturePlace, number>> = {
 
 export class CaptureFile {
   readonly #options: FileOptions;
-  readonly #received = new Array<number>(INTERFACES).fill(0);
+  /** Of each interface: the packets that were seen, and those of them that are in the file. */
+  readonly #seen = new Array<number>(INTERFACES).fill(0);
+  readonly #kept = new Array<number>(INTERFACES).fill(0);
   readonly #start: bigint;
   #last: bigint;
 
@@ -66,13 +68,16 @@ export class CaptureFile {
     ]);
   }
 
-  /** `lost`: packets that this capture lost before this one. */
-  packet(packet: CapturedPacket, lost: number): Uint8Array {
+  /**
+   * Hands the packet's block to `put`, which says whether there was room for it. `lost`: packets that this capture lost since
+   * the last one that went in.
+   */
+  packet(packet: CapturedPacket, lost: number, put: (block: Uint8Array) => boolean): boolean {
     const isInner = packet.place === 'tun-read' || packet.place === 'tun-write';
     const index = (isInner ? TUN : UNDERLAY) + (packet.drop === undefined ? 0 : DROPS);
-    this.#received[index]++;
+    this.#seen[index]++;
     this.#last = packet.time;
-    return enhancedPacket({
+    const block = enhancedPacket({
       interface: index,
       time: packet.time,
       data: packet.bytes,
@@ -81,15 +86,18 @@ export class CaptureFile {
       comments: commentsOf(packet),
       drops: lost,
     });
+    if (!put(block)) return false;
+    this.#kept[index]++;
+    return true;
   }
 
   /** What a file ends with. `lost`: all packets that this capture lost; of which interface is not known. */
   end(lost: number): Uint8Array {
     const times = { time: this.#last, start: this.#start, end: this.#last };
     return Buffer.concat(
-      this.#received.map((received, index) =>
+      this.#seen.map((received, index) =>
         interfaceStatistics({
-          ...{ interface: index, received, delivered: received, ...times },
+          ...{ interface: index, received, delivered: this.#kept[index], ...times },
           ...(index === TUN && { lost, comment: 'lost: by the capture, on all interfaces' }),
         }),
       ),

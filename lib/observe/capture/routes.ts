@@ -115,8 +115,7 @@ function captureFile(
     ...options,
     onPacket(packet, lost) {
       if (file === undefined || written >= count) return;
-      const block = file.packet(packet, lost + refused - told);
-      if (!queue.push(block)) {
+      if (!file.packet(packet, lost + refused - told, block => queue.push(block))) {
         refused++;
         return;
       }
