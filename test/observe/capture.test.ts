@@ -6,12 +6,14 @@ import { spawnSync } from 'node:child_process';
 import t, { type Test } from 'tap';
 import type { Overlay, OverlayOptions } from '../../lib/backend/overlay.ts';
 import { ping } from '../../lib/lab/ping.ts';
+import { describeCaptured } from '../../lib/observe/capture/print.ts';
 import type { PacketLine } from '../../lib/observe/capture/routes.ts';
 import { withNamespace } from '../../lib/sys/sys.ts';
 import { verifyIp4Checksum } from '../../lib/wire/ip4.ts';
-import { verifyL4Checksum4 } from '../../lib/wire/l4.ts';
+import { checkIp6 } from '../../lib/wire/ip6.ts';
+import { verifyL4Checksum4, verifyL4Checksum6 } from '../../lib/wire/l4.ts';
 import { type CaptureServer, type FilePacket, nodeOf, readFile, serveCaptures } from '../support/captured.ts';
-import { addressOf, leaseOf, twoNodes } from '../support/overlays.ts';
+import { addressOf, bothLeaseOf, endpointOf6, leaseOf, NETWORK6, twoNodes } from '../support/overlays.ts';
 
 if (process.getuid?.() !== 0) {
   t.pass('SKIPPED: needs root for namespaces', { skip: 'needs root' });
@@ -267,4 +269,41 @@ t.test('packets as lines: the first of every second', async t => {
   t.ok(seen.some(({ text }) => text.startsWith('tulle packet key')));
   stream.destroy();
   await until(() => server.captures.size === 0, 'closed');
+});
+
+t.test('over IPv6: the outer headers are IPv6, and right', async t => {
+  const nodes = twoNodes();
+  const given = (k: number): Partial<OverlayOptions> => ({
+    backend: { type: 'tulle', port: 8285, underlay: 6 },
+    ...NETWORK6,
+    own: bothLeaseOf(k),
+    address: endpointOf6(k),
+  });
+  const [one, two] = [await nodes.start(1, given(1)), await nodes.start(2, given(2))];
+  one.apply([{ kind: 'add', lease: bothLeaseOf(2) }]);
+  two.apply([{ kind: 'add', lease: bothLeaseOf(1) }]);
+  const server = await serveCaptures(nodeOf(one, 'node1', [bothLeaseOf(2)]));
+  t.teardown(async () => {
+    await Promise.all([server.close(), one.stop(), two.stop()]);
+    nodes.remove();
+  });
+  const file = server.get(`/capture?snaplen=0&count=4&peer=[${endpointOf6(2)}]:8285`);
+  await until(() => server.captures.size === 1, 'captured');
+  t.equal((await ping(nodes.namespaces[0], addressOf(2), { ...TEN, count: 1 })).received, 1);
+  const { packets } = readFile((await file).body);
+  t.same(
+    packets.map(({ on, direction }) => [on, direction]),
+    [
+      ['node1:tulle0', 'out'],
+      ['node1:underlay', 'out'],
+      ['node1:underlay', 'in'],
+      ['node1:tulle0', 'in'],
+    ],
+  );
+  for (const { data } of packets.slice(1, 3)) {
+    t.equal(checkIp6(data, 0, data.length), 0);
+    t.ok(verifyL4Checksum6(data, 0), 'the outer UDP checksum');
+    t.ok(describeCaptured(data, data.length, true).includes('ICMP echo'), describeCaptured(data, data.length, true));
+  }
+  t.match(packets[1].comments, ['to lease 10.42.2.0/24 of node2']);
 });

@@ -21,7 +21,11 @@ export function nodeOf(overlay: Overlay, name: string, peers: readonly Lease[]):
       network: NETWORK.network,
     }),
     peers: () =>
-      peers.map(lease => ({ subnet: lease.subnet, node: nodeIdOf(lease), addresses: [lease.attributes.PublicIP] })),
+      peers.map(lease => {
+        const { PublicIP, PublicIPv6 } = lease.attributes;
+        const addresses = [PublicIP, PublicIPv6].filter(address => typeof address === 'string');
+        return { subnet: lease.subnet, node: nodeIdOf(lease), addresses };
+      }),
   };
 }
 
