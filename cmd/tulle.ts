@@ -12,6 +12,7 @@ commands:
   lease      who has which subnet, who had it, and why: "tulle lease --help"
   status     what this node says of itself, and whether it is well: "tulle status --help"
   doctor     what of this machine keeps an overlay from working, and what to do: "tulle doctor --help"
+  trace      one packet followed from this node to its destination: "tulle trace --help"
   cni        the CNI plugin of this machine: "tulle cni --help"
 
 The node daemon is a program of its own: "tulled --help".
@@ -24,6 +25,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) 
   doctor: async () => (await import('./tulle-doctor.ts')).doctor,
   lab: async () => (await import('../lib/lab/command.ts')).lab,
   status: async () => (await import('./tulle-status.ts')).status,
+  trace: async () => (await import('./tulle-trace.ts')).trace,
   lease: async () => (await import('./tulle-lease.ts')).lease,
 };
 

@@ -24,7 +24,7 @@ import type { Logger } from '../util/log.ts';
 import { type Backend, formatOf, overheadOf, overlayMtu, peerOf } from './backend.ts';
 import { openDevice } from './device.ts';
 import { type OffloadName, type OffloadState, offloadStates, offloadsOf, tunOffloadLadder } from './offloads.ts';
-import { watchUnderlayMtu } from './underlay-mtu.ts';
+import { type KernelRoute, watchUnderlayMtu } from './underlay-mtu.ts';
 
 export interface OverlayOptions {
   backend: Backend;
@@ -72,8 +72,8 @@ export interface Overlay {
   setPathLimit: Datapath['setPathLimit'];
   /** Those that packets may go to now. */
   peers(): Peer[];
-  /** What the kernel believes to be the width of the underlay to an address; 0 when it does not know. */
-  believedMtu(address: string): number;
+  /** Which way this node's kernel would send to an address; undefined when it knows none. */
+  routeTo(address: string): KernelRoute | undefined;
   /** Past this time of lib/sys's `monotonicMs` nothing is forwarded: the lease can no longer be proven. */
   setDeadline(monotonicMs: number): void;
   /** Takes the device and everything on it away. */
@@ -315,7 +315,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       if (!gone) running.datapath.setPathLimit(subnet, limit);
     },
     peers: () => [...peers.values()],
-    believedMtu: to => (stopped ? 0 : underlay.believed(to)),
+    routeTo: to => (stopped ? undefined : underlay.routeTo(to)),
     counters: () => sinceStart(running.datapath.flows()),
     drops: () => sinceStart(running.datapath.drops()),
     facts: () => ({

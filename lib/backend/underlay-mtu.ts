@@ -7,11 +7,22 @@ import { openRtnetlink, type Rtnetlink } from '../netlink/netlink.ts';
 import { formatAddress6 } from '../wire/address6.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
 
+/** One answer of the kernel's routing table. */
+export interface KernelRoute {
+  link: string;
+  /** The address is this machine's own. */
+  isLocal: boolean;
+  /** What it believes to fit there in one piece: the link's, or what routers said. */
+  mtu: number;
+  gateway?: string;
+  source?: string;
+}
+
 export interface UnderlayMtu {
   /** Sets the MTU of another link of the same namespace. */
   setLinkMtu(name: string, mtu: number): void;
-  /** What the kernel believes to be the width of the way to an address; 0 when it knows none. */
-  believed(address: string): number;
+  /** Which way the kernel would send to an address, of either network; undefined when it knows none. */
+  routeTo(address: string): KernelRoute | undefined;
   stop(): void;
 }
 
@@ -50,7 +61,7 @@ export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void):
     throw error;
   }
   return {
-    believed: to => believedMtu(netlink, to),
+    routeTo: to => kernelRoute(netlink, to),
     setLinkMtu: (name, value) => netlink.setLink(name, { mtu: value }),
     stop() {
       stopWatching();
@@ -59,13 +70,20 @@ export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void):
   };
 }
 
-function believedMtu(netlink: Rtnetlink, to: string): number {
+function kernelRoute(netlink: Rtnetlink, to: string): KernelRoute | undefined {
   try {
-    const { link, mtu = 0 } = netlink.routeTo(to);
+    const { type, link, gateway, source, mtu = 0 } = netlink.routeTo(to);
+    if (type !== 'unicast' && type !== 'local') return undefined;
     const ofLink = netlink.link(link)?.mtu ?? 0;
-    return mtu === 0 ? ofLink : Math.min(mtu, ofLink);
+    return {
+      link,
+      isLocal: type === 'local',
+      mtu: mtu === 0 ? ofLink : Math.min(mtu, ofLink),
+      ...(gateway !== undefined && { gateway }),
+      ...(source !== undefined && { source }),
+    };
   } catch {
-    return 0; // no route just now
+    return undefined;
   }
 }
 

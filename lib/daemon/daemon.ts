@@ -30,11 +30,11 @@ import { announce, type Notifier, SILENT } from './notify.ts';
 import { openObservation } from './observe.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
-import { startProbes } from './probing.ts';
 import { registryName } from './registry.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
 import { type Run, setWaiting } from './run.ts';
 import { openCni } from './serve-cni.ts';
+import { openSide } from './side.ts';
 import { interfaceNeeds, publicAddresses, underlayAddress } from './underlay.ts';
 
 /** A clean stop ends within 5 s (systemd and kubelet wait longer); the rest is for the process itself. */
@@ -102,6 +102,8 @@ async function runRound(
       overlay: undefined,
       peers: undefined,
       probes: undefined,
+      messages: undefined,
+      tracing: undefined,
       rules: undefined,
       cni: undefined,
     });
@@ -127,7 +129,7 @@ async function bringUp(run: Run): Promise<void> {
   log.info({ device: overlay.device, mtu: overlay.mtu, interface: underlay.name, port: overlay.port }, 'overlay up');
 
   setWaiting(run, 'the list of peers');
-  observed.probes = startProbes(run, network, overlay, () => {});
+  openSide(run, network, overlay);
   const { lost } = await follow(run, network, request.nodeId, lease, overlay);
   const rules = await openRules(run, network, lease);
   observed.rules = rules;

@@ -19,7 +19,33 @@ export function observeStatus(observed: Observed, routes: ControlRoutes, undo: U
   }, SAMPLE_MS);
   sample.unref();
   undo.push('the look at the rates', () => clearInterval(sample));
+  observed.summary = () => summaryOf(statusOf(observed));
   routes.add('GET', '/status', () => ({ json: statusOf(observed) }));
+}
+
+/** What other nodes are told when they ask for the cluster's status: it must fit a message of a few KB. */
+function summaryOf({
+  node,
+  version,
+  healthy,
+  ready,
+  waitingFor,
+  problems,
+  lease,
+  peers,
+  drops,
+}: StatusDocument): object {
+  return {
+    node,
+    version,
+    healthy,
+    ready,
+    waitingFor,
+    problems,
+    lease,
+    peers: { known: peers.length, silent: peers.filter(peer => peer.silent).map(peer => peer.subnet) },
+    drops: Object.fromEntries(Object.entries(drops).filter(([, count]) => count > 0)),
+  };
 }
 
 export function statusOf(observed: Observed): StatusDocument {

@@ -10,6 +10,7 @@ import { RegistryMeter } from '../observe/registry-meter.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import type { Undo } from '../util/undo.ts';
+import { clusterRoute } from './cluster.ts';
 import { observeCapture } from './observe-capture.ts';
 import { observeMetrics } from './observe-metrics.ts';
 import { observeStatus } from './observe-status.ts';
@@ -17,10 +18,18 @@ import type { Observed, Observer } from './observed.ts';
 import type { DaemonOptions } from './options.ts';
 import type { DaemonParts } from './parts.ts';
 import { peersRoute } from './peers-route.ts';
+import { traceRoute } from './tracing.ts';
 import { openUi } from './ui.ts';
 
 /** Every room that observes, in no order. */
-const OBSERVERS: readonly Observer[] = [observeCapture, observeMetrics, observeStatus, peersRoute];
+const OBSERVERS: readonly Observer[] = [
+  observeCapture,
+  observeMetrics,
+  observeStatus,
+  peersRoute,
+  clusterRoute,
+  traceRoute,
+];
 
 interface Given {
   options: DaemonOptions;
@@ -47,6 +56,9 @@ export async function openObservation({ options, parts, log, undo }: Given): Pro
     overlay: undefined,
     peers: undefined,
     probes: undefined,
+    messages: undefined,
+    tracing: undefined,
+    summary: () => ({}),
     rules: undefined,
     cni: undefined,
     waitingFor: 'the daemon to start',

@@ -22,7 +22,7 @@ export function startProbes(
   run: Run,
   { backend }: DaemonNetwork,
   overlay: Overlay,
-  onMail: (mail: Mail) => void,
+  onMail: (mail: Mail) => unknown,
 ): PeerView {
   const { options, parts, log } = run;
   const now = (): number => parts.clock.monotonicMs();
@@ -45,7 +45,8 @@ export function startProbes(
         const peer = overlay.peers().find(one => one.subnet.address === subnet.address);
         if (peer === undefined) return 0;
         const { address } = peer;
-        return overlay.believedMtu(typeof address === 'number' ? formatAddress4(address) : formatAddress6(address, 0));
+        const text = typeof address === 'number' ? formatAddress4(address) : formatAddress6(address, 0);
+        return overlay.routeTo(text)?.mtu ?? 0;
       },
     }),
     random: () => getRandomValues(new Uint32Array(1))[0],

@@ -46,6 +46,8 @@ export const MAIL_MESSAGE = 3;
 export const MAIL_TRACED = 4;
 /** What became of a packet that was to be traced: as MAIL_RECEIPT. */
 export const MAIL_TRACE_SENT = 5;
+/** A packet that may be the answer to a traced one was written to the TUN. */
+export const MAIL_ANSWER = 6;
 
 /** Statuses of a receipt that are no errno, nor -1, which of a traced packet says that it left. */
 export const NOT_SENT_FENCED = -2;

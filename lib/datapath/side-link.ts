@@ -22,6 +22,7 @@ import {
   Letters,
   letterId,
   letterTime,
+  MAIL_ANSWER,
   MAIL_MESSAGE,
   MAIL_PROBE_REPLY,
   MAIL_RECEIPT,
@@ -58,7 +59,9 @@ export type Mail =
       at: number;
     }
   /** Our own: it left, or it was dropped. `head`: 12 bytes of tulle header (if the format has it), then the packet. */
-  | { kind: 'trace-sent'; id: number; drop: DropReason | undefined; length: number; head: Uint8Array; at: number };
+  | { kind: 'trace-sent'; id: number; drop: DropReason | undefined; length: number; head: Uint8Array; at: number }
+  /** Written to the TUN, and from the destination of the packet traced under this number or an ICMP error: look at it. */
+  | { kind: 'answer'; id: number; packet: Uint8Array; length: number; at: number };
 
 export interface Token {
   tokenHigh: number;
@@ -171,6 +174,8 @@ export class SideLink {
         const drop = status === NOT_SENT_FENCED ? 'egress-fenced' : status < 0 ? undefined : dropName(status);
         return { kind: 'trace-sent', id: letterId(this.#slab, at), drop, length, head: body(), at: when };
       }
+      case MAIL_ANSWER:
+        return { kind: 'answer', id: letterId(this.#slab, at), packet: body(), length, at: when };
       default:
         return undefined;
     }

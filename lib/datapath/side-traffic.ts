@@ -44,6 +44,7 @@ import {
   LETTER_TOKEN_LOW,
   Letters,
   letterId,
+  MAIL_ANSWER,
   MAIL_MESSAGE,
   MAIL_PROBE_REPLY,
   MAIL_RECEIPT,
@@ -75,6 +76,7 @@ import {
   type Slab,
   TUN_READ_OFFSET,
 } from './slab.ts';
+import { TraceWatch } from './trace-watch.ts';
 
 /** Datagrams of side traffic that one peer is listened to in a second: more than a peer of ours ever sends. */
 export const PER_PEER = 100;
@@ -82,6 +84,9 @@ export const PER_PEER = 100;
 const REPLIES = 64;
 /** How much of a traced packet is shown: all headers. */
 const SHOWN_BYTES = 256;
+
+/** What is shorter has no addresses to watch for. */
+const LEAST_PACKET = 20;
 
 const LIMITED = dropIndex('ingress-limited');
 const UNKNOWN_KIND = dropIndex('ingress-unknown-kind');
@@ -249,14 +254,34 @@ export class SideTraffic {
     bytes.fill(0, packet + stored, packet + length);
     words[this.#slab.tunLengthsOffset >> 2] = VNET_HEADER_BYTES + length;
     this.#slab.tap?.read(1);
+    const id = letterId(this.#slab, at);
+    // In front of it, so that the ICMP error that we send ourselves is seen too.
+    if (!fenced && length >= LEAST_PACKET) {
+      const found = (ip: number, bytesOf: number): void => this.#answered(id, ip, bytesOf);
+      this.#slab.tap = new TraceWatch(this.#slab, packet, this.#options.now, found);
+    }
     const time = this.#options.now();
-    const status = fenced ? NOT_SENT_FENCED : egress.trace(VNET_HEADER_BYTES + length, letterId(this.#slab, at));
+    const status = fenced ? NOT_SENT_FENCED : egress.trace(VNET_HEADER_BYTES + length, id);
     const mail = this.#receipt(at, MAIL_TRACE_SENT, status, time);
     if (mail < 0) return;
     // As it stands now, with the header that Egress put before it.
     words[(mail >> 2) + LETTER_LENGTH] = length;
     this.#store(mail, packet - HEADER_BYTES, Math.min(HEADER_BYTES + length, SHOWN_BYTES));
     this.#close();
+  }
+
+  /** A packet that may answer the traced one, somewhere in the slab. */
+  #answered(id: number, ip: number, length: number): void {
+    const { words } = this.#slab;
+    const at = this.#mail.reserve();
+    if (at < 0) return;
+    words[at >> 2] = MAIL_ANSWER;
+    words[(at >> 2) + LETTER_LENGTH] = length;
+    setLetterTime(this.#slab, at, this.#options.now());
+    setLetterId(this.#slab, at, id);
+    this.#store(at, ip, Math.min(length, SHOWN_BYTES));
+    this.#close();
+    this.#ring();
   }
 
   /** Says what became of an errand; the letter of a trace is left open. */

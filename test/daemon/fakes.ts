@@ -222,7 +222,7 @@ export function fakeParts() {
         wayTo: () => undefined,
         setPathLimit: () => {},
         peers: () => [],
-        believedMtu: () => 1500,
+        routeTo: () => undefined,
         counters: () => ({}),
         drops: () => ({}),
         facts: () => ({

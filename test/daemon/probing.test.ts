@@ -94,7 +94,9 @@ for (const transport of ['offload', 'batch', 'dgram'] as const) {
     t.ok(rttMs! > 0 && rttMs! < 1_000, `${rttMs} ms`);
     t.ok(lossPct! <= 50 && lastHeardMs! < 2_000 && !silent);
 
-    one.lines.length = 0; // node 2 may have been silent before it was there
+    // Node 2 may have been silent before it was there.
+    t.ok(await until(() => !one.view.of(SUBNET2)!.silent));
+    one.lines.length = 0;
     const setLink = (up: boolean): void =>
       withRtnetlink(nodes.namespaces[1], netlink => netlink.setLink('eth0', { up }));
     setLink(false);
@@ -104,9 +106,10 @@ for (const transport of ['offload', 'batch', 'dgram'] as const) {
     t.ok(monotonicMs() - lost < 3 * INTERVAL_MS + 3_000);
     setLink(true);
     t.ok(await until(() => !one.view.of(SUBNET2)!.silent), 'and back');
-    const said = (text: string): number => one.lines.filter(line => line.message.includes(text)).length;
-    t.equal(said('silent'), 1, 'one line of its silence');
-    t.equal(said('heard again'), 1, 'and one of its return');
+    // One line a change: on a machine that stalls for long there may be more changes than ours.
+    const told = one.lines.map(({ message }) => message).filter(message => /silent|heard again/.test(message));
+    t.ok(told.length >= 2 && told.length % 2 === 0, told.join(', '));
+    t.ok(told.every((message, i) => message.includes(i % 2 === 0 ? 'silent' : 'heard again')));
     t.same(one.lines.find(line => line.message.includes('silent'))?.fields['endpoint'], '10.88.0.2:8285');
     await Promise.all([one.end(), two.end()]);
   });
