@@ -101,8 +101,6 @@ t.test('the same request at the same socket, whatever the configuration looks li
     'too long': [`{"socket": "/${long}", ${rest}}`],
     'one byte too long': [`{"socket": "/${'x'.repeat(107)}", ${rest}}`],
     'nobody there': [`{"socket": ${JSON.stringify(join(folder, 'c'))}, ${rest}}`],
-    'not JSON': [`{"socket": ${pathA}, ${rest}`],
-    'not JSON, more closed than opened': [`{"socket": ${pathA}, ${rest}}}`],
     'a list': [`["socket", ${pathA}]`],
     nothing: [''],
     'in pieces': [`{"sock`, `et": ${pathA}, `, `${rest}}`],
@@ -125,11 +123,7 @@ t.test('the same request at the same socket, whatever the configuration looks li
     for (const program of programs) {
       for (const log of asked.values()) log.length = 0;
       const { code, stdout } = await run(program, environment, input);
-      const all = [...asked.values()].map(log => [...log]);
-      const isJson = !/not JSON/.test(name);
-      // The early one has sent it before anybody knows; a real daemon refuses it.
-      if (!isJson) t.equal(all.flat().length, program.name === 'late' ? 0 : 1, `${name}: ${program.name}`);
-      const requests = isJson ? all : [];
+      const requests = [...asked.values()].map(log => [...log]);
       seen.push({ code, stdout, requests });
     }
     t.same(seen[0], seen[1], name);
@@ -153,6 +147,32 @@ t.test('the same request at the same socket, whatever the configuration looks li
       seen.push({ code, stdout, requests: [...asked.values()].map(log => [...log]) });
     }
     t.same(seen[0], seen[1], name);
+  }
+});
+
+t.test('what is not JSON is sent before anybody knows, and refused here and there', { skip }, async t => {
+  const { folder, namespace } = makePlace(t);
+  const asked = await listen(t, join(folder, 'a'));
+  const environment = { CNI_COMMAND: 'ADD', CNI_CONTAINERID: 'pod1', CNI_NETNS: namespace, CNI_IFNAME: 'eth0' };
+  const config = `{"socket": ${JSON.stringify(join(folder, 'a'))}, "name": "n"}`;
+  const broken = { open: config.slice(0, -1), closed: `${config}}` };
+  const inputsAsked = (): unknown[] => asked.map(request => JSON.parse(request)[1]);
+  for (const [name, input] of Object.entries(broken)) {
+    const { code, json } = await run(late(folder), environment, [input]);
+    t.match({ code, json }, { code: 1, json: { code: 6, msg: /not a JSON object/ } }, name);
+  }
+  await run(late(folder), environment, [config]);
+  t.same(inputsAsked(), [config], 'begun in main() it asks only what it has read');
+  asked.length = 0;
+  // On a busy machine stdin may come too late for the early start: then the next one is early.
+  const deadline = performance.now() + 30_000;
+  for (const input of Object.values(broken)) {
+    while (!inputsAsked().includes(input) && performance.now() < deadline) {
+      const { code, json } = await run(client(), environment, [input]);
+      if (code !== 1 || json['code'] !== 6) t.fail('it was not refused', { code, json });
+      await new Promise(resolve => setTimeout(resolve, 10));
+    }
+    t.ok(inputsAsked().includes(input), 'the early start sends first');
   }
 });
 
