@@ -1,11 +1,12 @@
 /** The status document for a person: what is wrong first, then the lease, the registry, the peers, what was dropped. */
 import { DROP_REASONS } from '../datapath/counters.ts';
 import { formatTable } from './lease-rows.ts';
+import { printable } from './printable.ts';
 import type { StatusDocument } from './status.ts';
 
 /** The screen of `tulle status`. */
 export function printStatus(status: StatusDocument): string {
-  const parts = [
+  const blocks = [
     head(status),
     facts(status),
     peerTable(status),
@@ -13,7 +14,7 @@ export function printStatus(status: StatusDocument): string {
     dropLines(status),
     offloadLines(status),
   ];
-  return `${parts.filter(part => part !== '').join('\n')}`;
+  return printable(blocks.filter(part => part !== '').join('\n'));
 }
 
 function head({ node, version, uptimeSeconds, healthy, mode, problems }: StatusDocument): string {
@@ -88,7 +89,7 @@ function peerTable({ peers }: StatusDocument): string {
     peer.lossPct === null ? '-' : `${number(peer.lossPct)} %`,
     String(peer.pathMtu),
   ]);
-  return `\n${formatTable(['PEER', 'NODE', 'ENDPOINT', 'FORMAT', 'HEARD', 'ROUND TRIP', 'LOSS', 'PATH MTU'], rows)}`;
+  return `${formatTable(['PEER', 'NODE', 'ENDPOINT', 'FORMAT', 'HEARD', 'ROUND TRIP', 'LOSS', 'PATH MTU'], rows)}`;
 }
 
 function rateLines({ rates }: StatusDocument): string {
@@ -97,7 +98,7 @@ function rateLines({ rates }: StatusDocument): string {
     const of = (what: string): number => rates[`${way}-${what}`] ?? 0;
     return `${name.padEnd(9)} ${bits(of('bytes') * 8)}, ${number(of('packets'))} packets/s in ${number(of('datagrams'))} datagrams/s\n`;
   };
-  return `\n${line('out', 'egress')}${line('in', 'ingress')}`;
+  return `${line('out', 'egress')}${line('in', 'ingress')}`;
 }
 
 function dropLines({ drops, rates }: StatusDocument): string {
@@ -108,7 +109,7 @@ function dropLines({ drops, rates }: StatusDocument): string {
     const rate = rates?.[reason] ?? 0;
     return [String(count), rate > 0 ? `${number(rate)}/s` : '', reason, sentences[reason] ?? ''];
   });
-  return `\n${formatTable(['DROPPED', 'NOW', 'REASON', ''], rows)}`;
+  return `${formatTable(['DROPPED', 'NOW', 'REASON', ''], rows)}`;
 }
 
 function offloadLines({ offloads }: StatusDocument): string {
@@ -119,13 +120,13 @@ function offloadLines({ offloads }: StatusDocument): string {
   const reasons = new Map<string, string[]>();
   for (const [name, { why }] of off) reasons.set(why, [...(reasons.get(why) ?? []), name]);
   const lines = [...reasons].map(([why, names]) => `${' '.repeat(9)} off: ${names.join(', ')} (${why})\n`);
-  return `\n${'offloads'.padEnd(9)} ${on.length === 0 ? 'none' : on.join(', ')}\n${lines.join('')}`;
+  return `${'offloads'.padEnd(9)} ${on.length === 0 ? 'none' : on.join(', ')}\n${lines.join('')}`;
 }
 
 /** Three figures at most, without zeros that say nothing. */
 function number(value: number): string {
   if (value >= 100 || Number.isInteger(value)) return String(Math.round(value));
-  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
+  return String(Number(value.toFixed(value >= 10 ? 1 : 2)));
 }
 
 function bits(perSecond: number): string {

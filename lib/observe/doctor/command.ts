@@ -2,6 +2,7 @@
 import type { InterfaceOptions } from '../../host/interface.ts';
 import { codeOf } from '../../util/errors.ts';
 import { askControl } from '../control-client.ts';
+import { printable } from '../printable.ts';
 import type { StatusDocument } from '../status.ts';
 import { diagnoseMachine } from './diagnose.ts';
 import type { MachineFacts } from './facts.ts';
@@ -89,5 +90,5 @@ export function printReport({ findings, well, healthy }: DoctorReport): string {
   const fine = well.map(check => `ok       ${CHECKS[check]}\n`);
   const count = findings.filter(({ severity }) => severity === 'error').length;
   const end = healthy ? 'nothing here keeps an overlay from working' : `${count} to mend; docs/doctor.md explains each`;
-  return `${[...lines, ...fine].join('')}${end}\n`;
+  return printable(`${[...lines, ...fine].join('')}${end}\n`);
 }
