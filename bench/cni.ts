@@ -2,7 +2,7 @@
  * tulle-cni against Debian's bridge and host-local: how long a pod's ADD and DEL take. Both plugins run on this machine in
  * host namespaces of their own, on the same pod namespaces, in turns; each figure is a median.
  *
- *   npm run bench:cni                              the whole table, some minutes; as root
+ *   npm run bench:cni                              the whole table, some 2 minutes; as root
  *   npm run bench:cni -- --rounds 20 --pods 100    a look
  */
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
