@@ -13,6 +13,7 @@ commands:
   status     what this node says of itself, and whether it is well: "tulle status --help"
   doctor     what of this machine keeps an overlay from working, and what to do: "tulle doctor --help"
   trace      one packet followed from this node to its destination: "tulle trace --help"
+  migrate    what becomes of a configuration of flannel's: "tulle migrate --help"
   cni        the CNI plugin of this machine: "tulle cni --help"
 
 The node daemon is a program of its own: "tulled --help".
@@ -26,6 +27,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) 
   lab: async () => (await import('../lib/lab/command.ts')).lab,
   status: async () => (await import('./tulle-status.ts')).status,
   trace: async () => (await import('./tulle-trace.ts')).trace,
+  migrate: async () => (await import('./tulle-migrate.ts')).migrate,
   lease: async () => (await import('./tulle-lease.ts')).lease,
 };
 
