@@ -1,21 +1,21 @@
 /**
- * The DaemonSet's tulled with exactly the capabilities, mounts and flags that the manifest gives it (but a directory for the
- * registry, there is no cluster here), and a pod that is plugged in by the static plugin from outside. What it
+ * The DaemonSet's tulled with exactly the capabilities, mounts and flags that the manifest gives it, and a pod that is plugged in by the static plugin from outside. What it
  * cannot do with less is tried too, so that the comments in the manifest stay true.
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { fork, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { nativeProgram } from '../../lib/cni/program.ts';
 import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
-import { removeNamespace } from '../../lib/sys/sys.ts';
+import { removeNamespace, withNamespace } from '../../lib/sys/sys.ts';
 import { environment, program } from '../daemon/process.ts';
 import { root } from '../sys/support.ts';
-import { argumentsOf, manifest, podOf, tulledOf, withoutCluster } from './manifests.ts';
+import { argumentsOf, manifest, ofKind, podOf, tulledOf, withoutCluster } from './manifests.ts';
 import type { KubernetesObject } from './schema.ts';
 
 t.setTimeout(170_000);
@@ -30,6 +30,7 @@ const skip =
 
 interface Container {
   said(): string;
+  api: Api | undefined;
   ready(): Promise<void>;
   /** A network namespace, mounted where runtimes do. */
   addPod(pod: string): void;
@@ -40,10 +41,47 @@ interface Container {
   stop(): Promise<number | null>;
 }
 
+/** What test/deploy/api-server.ts says. */
+interface Api {
+  ask(): Promise<{ node: KubernetesObject; refused: string[] }>;
+}
+
+const POD_CIDR = '10.244.3.0/24';
+
+async function startApi(t: Test, namespace: string, kubeconfig: string): Promise<Api> {
+  const server = withNamespace(namespace, () =>
+    fork(fileURLToPath(new URL('./api-server.js', import.meta.url)), ['secret', POD_CIDR], { env: environment }),
+  );
+  t.teardown(() => server.kill('SIGKILL'));
+  const answer = async (): Promise<KubernetesObject> =>
+    (await once(server, 'message', { signal: AbortSignal.timeout(DEADLINE_MS) }))[0];
+  const { url } = await answer();
+  const config = {
+    apiVersion: 'v1',
+    kind: 'Config',
+    clusters: [{ name: 'c', cluster: { server: url } }],
+    users: [{ name: 'u', user: { token: 'secret' } }],
+    contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+    'current-context': 'x',
+  };
+  writeFileSync(kubeconfig, JSON.stringify(config));
+  return {
+    async ask() {
+      const coming = answer();
+      server.send('how is the node?');
+      return coming;
+    },
+  };
+}
+
 let count = 0;
 
 /** `mounts` of the manifest without those named; everything of the host lies in a folder of the test's own. */
-async function start(t: Test, capabilities: readonly string[], without: readonly string[] = []): Promise<Container> {
+async function start(
+  t: Test,
+  capabilities: readonly string[],
+  { without = [], cluster = false }: { without?: readonly string[]; cluster?: boolean } = {},
+): Promise<Container> {
   const host = `/run/tulle-test-container-${process.pid}-${++count}`;
   const node = join(host, 'node');
   mkdirSync(join(host, 'leases/subnets'), { recursive: true });
@@ -72,6 +110,8 @@ async function start(t: Test, capabilities: readonly string[], without: readonly
     const to = name === 'netns' ? from : mountPath;
     return [`${from} ${to} ${readOnly === true ? 'ro' : 'rw'}`];
   });
+  const { data } = ofKind(manifest(), 'ConfigMap');
+  for (const [name, text] of Object.entries<string>(data)) writeFileSync(join(host, 'config', name), text);
   lines.push(`${join(host, 'leases')} /leases rw`);
   writeFileSync(join(host, 'mounts'), `${lines.join('\n')}\n`);
 
@@ -94,7 +134,11 @@ async function start(t: Test, capabilities: readonly string[], without: readonly
     });
 
   const bounding = ['-all', ...capabilities.map(name => `+${name.toLowerCase()}`)].join(',');
-  const flags = [...withoutCluster(argumentsOf(manifest(), 'node1')), '--registry=file:/leases', '-iface=eth0'];
+  const given = argumentsOf(manifest());
+  const api = cluster ? await startApi(t, node, join(host, 'leases/kubeconfig')) : undefined;
+  const flags = cluster
+    ? [...given, '-kubeconfig-file=/leases/kubeconfig', '-iface=eth0']
+    : [...withoutCluster(given), '--registry=file:/leases', '-iface=eth0'];
   const container = [
     'unshare',
     '--mount',
@@ -106,7 +150,7 @@ async function start(t: Test, capabilities: readonly string[], without: readonly
     root,
   ];
   const child = spawn('nsenter', [...onNode, ...container, process.execPath, program, ...flags], {
-    env: environment,
+    env: { ...environment, NODE_NAME: 'node1' },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let output = '';
@@ -125,6 +169,7 @@ async function start(t: Test, capabilities: readonly string[], without: readonly
     run(['nsenter', `--net=${join(host, 'netns', pod)}`, ...words]).stdout.trim();
   return {
     said: () => output,
+    api,
     async ready() {
       const limit = performance.now() + DEADLINE_MS;
       while (!/ ready /.test(output)) {
@@ -184,6 +229,20 @@ t.test('with what the manifest gives it', { skip }, async t => {
   t.equal(await container.stop(), 0, container.said());
 });
 
+t.test('in a cluster, with the flags and the permissions of the manifest', { skip }, async t => {
+  const container = await start(t, NEEDED, { cluster: true });
+  await container.ready();
+  container.addPod('pod1');
+  const { status, answer } = container.cni('ADD', 'pod1');
+  t.equal(status, 0, JSON.stringify(answer));
+  t.match(answer, { ips: [{ address: /^10\.244\.3\.\d+\/24$/ }] }, "an address of the node's pod CIDR");
+  const { node, refused } = (await container.api?.ask()) ?? { node: {}, refused: ['nothing was asked'] };
+  t.same(refused, [], 'the ClusterRole is enough');
+  t.match(node.metadata.annotations, { 'flannel.alpha.coreos.com/public-ip': '10.88.0.1' });
+  t.match(node.status.conditions, [{ type: 'NetworkUnavailable', status: 'False' }]);
+  t.equal(await container.stop(), 0, container.said());
+});
+
 t.test('without CAP_SYS_ADMIN no pod can be plugged in, and the overlay works', { skip }, async t => {
   const container = await start(
     t,
@@ -206,7 +265,7 @@ t.test('without CAP_NET_ADMIN it does not start', { skip }, async t => {
 });
 
 t.test("without the host's settings an ADD says what could not be written", { skip }, async t => {
-  const container = await start(t, NEEDED, ['sysctl']);
+  const container = await start(t, NEEDED, { without: ['sysctl'] });
   await container.ready();
   container.addPod('pod1');
   const { status, answer } = container.cni('ADD', 'pod1');

@@ -7,6 +7,7 @@ import t from 'tap';
 import { DEFAULT_BIN_DIRECTORY, DEFAULT_CONF_DIRECTORY } from '../../lib/cni/install.ts';
 import { startHealth } from '../../lib/daemon/health.ts';
 import { readNetwork } from '../../lib/daemon/network.ts';
+import { daemonOptions } from '../../lib/daemon/options.ts';
 import { parseFlags } from '../../lib/daemon/parse-flags.ts';
 import { version } from '../../lib/util/version.ts';
 import { environment } from '../daemon/process.ts';
@@ -85,16 +86,12 @@ t.test('kubectl reads them, without a cluster', { skip: noKubectl }, async t => 
 });
 
 t.test('every flag is one of tulled, and means what the rest of the pod offers', async t => {
-  const { values, warnings } = parseFlags(argumentsOf(manifest(), 'node1'), {});
+  const parsed = parseFlags(argumentsOf(manifest()), {});
+  const { values, warnings } = parsed;
   t.same(warnings, []);
+  t.match(daemonOptions(parsed).registry, { kind: 'kubernetes' });
   t.equal(values['kube-subnet-mgr'], true);
-  t.equal(values['node-id'], 'node1');
-  const { args, volumeMounts, livenessProbe, readinessProbe, env } = tulledOf(manifest());
-  for (const [, name] of args.join(' ').matchAll(/\$\((\w+)\)/g))
-    t.ok(
-      env.some((each: KubernetesObject) => each.name === name),
-      name,
-    );
+  const { volumeMounts, livenessProbe, readinessProbe, env } = tulledOf(manifest());
   t.equal(env[0].valueFrom.fieldRef.fieldPath, 'spec.nodeName');
 
   for (const [probe, path] of [
@@ -242,7 +239,8 @@ t.test('the overlays change what they say and nothing else', { skip: noKubectl }
   t.same(tulledOf(privileged).securityContext, { privileged: true, runAsUser: 0, readOnlyRootFilesystem: true });
   t.same(tulledOf(plugin).securityContext.capabilities, { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW'] });
   t.same(podOf(plugin).initContainers ?? [], []);
-  const { values } = parseFlags(argumentsOf(plugin, 'node1'), {});
+  const { values } = parseFlags(argumentsOf(plugin), {});
+  for (const each of [example, privileged, plugin]) t.ok(daemonOptions(parseFlags(argumentsOf(each), {})));
   t.equal(values['cni-socket'], '', 'pods are not plugged in by us');
   t.equal(values['subnet-file'], '/run/flannel/subnet.env', "where flannel's plugin looks");
   t.ok(tulledOf(plugin).volumeMounts.some((mount: KubernetesObject) => mount.mountPath === '/run/flannel'));

@@ -39,9 +39,7 @@ export const podOf = (objects: KubernetesObject[]): KubernetesObject => ofKind(o
 /** The daemon's container. */
 export const tulledOf = (objects: KubernetesObject[]): KubernetesObject => podOf(objects).containers[0];
 
-/** Its arguments as it gets them on a node of this name. */
-export const argumentsOf = (objects: KubernetesObject[], node: string): string[] =>
-  tulledOf(objects).args.map((arg: string) => arg.replaceAll('$(NODE_NAME)', node));
+export const argumentsOf = (objects: KubernetesObject[]): string[] => tulledOf(objects).args;
 
 const ofKubernetes = new Set<string>(flags.filter(flag => flag.group === 'kubernetes').map(flag => flag.name));
 
