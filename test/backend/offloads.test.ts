@@ -1,5 +1,5 @@
 import t from 'tap';
-import { OFFLOADS, offloadsOf, tunOffloadLadder } from '../../lib/backend/offloads.ts';
+import { OFFLOADS, offloadStates, offloadsOf, tunOffloadLadder } from '../../lib/backend/offloads.ts';
 
 t.test('a transport is a set of offloads', async t => {
   t.ok(Object.values(offloadsOf('offload')).every(Boolean));
@@ -23,4 +23,25 @@ t.test('the TUN is asked for less and less', async t => {
   t.same(tunOffloadLadder(offloadsOf('offload', ['uso'])), [0x0f, 0x01]);
   t.same(tunOffloadLadder(offloadsOf('offload', ['uso', 'tso'])), [0x01]);
   t.same(tunOffloadLadder(offloadsOf('batch')), []);
+});
+
+t.test('each offload says why it is off', async t => {
+  const all = { transport: 'offload', without: [], tunBits: 0x6f, alive: { trains: true, coalescing: true } } as const;
+  const reasons = (changes: object) =>
+    Object.fromEntries(
+      Object.entries(offloadStates({ ...all, ...changes })).flatMap(([name, { on, reason }]) =>
+        on === (reason === 'in-use') && !on ? [[name, reason]] : [],
+      ),
+    );
+  t.same(reasons({}), {});
+  t.same(new Set(Object.values(reasons({ transport: 'batch', tunBits: 0 }))), new Set(['transport']));
+  t.same(reasons({ without: ['gro'] }), { gro: 'without-offload' });
+  t.same(reasons({ without: ['checksum'], tunBits: 0 }), {
+    checksum: 'without-offload',
+    tso: 'needs-checksum',
+    uso: 'needs-checksum',
+  });
+  t.same(reasons({ tunBits: 0x0f }), { uso: 'kernel-lacks' });
+  t.same(reasons({ alive: { trains: false, coalescing: true } }), { trains: 'kernel-refused' });
+  t.same(reasons({ alive: undefined }), {}, 'a data path that is made again begins without refusals');
 });

@@ -1,10 +1,10 @@
 // `tulle status` against a real tulled: while it waits, when it is well, when its registry is not, and past its deadline.
+// tulle-status-etcd.test.ts has the same for etcd.
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { findEtcd, startEtcd } from '../../etcd/server.ts';
 import { askControl } from '../../lib/observe/control-client.ts';
 import type { StatusDocument } from '../../lib/observe/status.ts';
 import { withNamespace } from '../../lib/sys/sys.ts';
@@ -15,7 +15,6 @@ import { parsePrometheus } from '../support/prometheus.ts';
 
 t.setTimeout(150_000);
 const program = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
-const registryChild = fileURLToPath(new URL('../../lib/lab/registry-child.js', import.meta.url));
 
 interface Result {
   code: number | null;
@@ -148,6 +147,36 @@ t.test('a node with a file registry: waiting, well, and when the directory goes'
   t.equal((await tulle('--socket', socket)).code, 2);
 });
 
+t.test('a registry that cannot be written, and one that holds nonsense', { skip }, async t => {
+  const world = makeNode(t);
+  const socket = join(world.run, 'tulled.sock');
+  const tulled = world.start('-node-id=node1', `--control-socket=${socket}`, '-lease-ttl=6s');
+  await statusWhen(socket, isWell);
+  const mount = (...args: string[]): void => {
+    const { status, stderr } = spawnSync('mount', args, { encoding: 'utf8' });
+    if (status !== 0) throw new Error(stderr);
+  };
+  mount('--bind', world.registry, world.registry);
+  try {
+    mount('-o', 'remount,bind,ro', world.registry);
+    const readOnly = await statusWhen(socket, status => !status.registry.healthy && !status.lease.fenced);
+    t.match(readOnly.registry.reason, /EROFS.*run as a user who may write there/);
+    t.match((await statusWhen(socket, status => status.lease.fenced)).problems, [
+      { code: 'fenced' },
+      { code: 'registry' },
+    ]);
+  } finally {
+    spawnSync('umount', [world.registry]);
+  }
+  await statusWhen(socket, isWell);
+
+  const [name] = world.leases();
+  writeFileSync(join(world.registry, 'subnets', name), 'nonsense');
+  const corrupt = await statusWhen(socket, status => !status.healthy);
+  t.match(corrupt.problems[0]?.text, /./, corrupt.problems[0]?.text);
+  await tulled.end('SIGTERM');
+});
+
 t.test('--watch says it again until it is told to stop', { skip }, async t => {
   const world = makeNode(t);
   const socket = join(world.run, 'tulled.sock');
@@ -179,53 +208,5 @@ t.test('a node that serves CNI only', { skip }, async t => {
   const tulled = world.start('--cni-only', `--control-socket=${socket}`, `--cni-socket=${join(world.run, 'cni.sock')}`);
   t.match(await statusWhen(socket, isWell), { mode: 'cni-only', overlay: null, cni: { calls: {}, running: 0 } });
   t.match((await tulle('--socket', socket)).out, /serves CNI only, healthy/);
-  await tulled.end('SIGTERM');
-});
-
-const withoutEtcd = skip || (findEtcd() === undefined ? 'needs an etcd server' : false);
-
-t.test('an etcd that freezes: not well and why; past the deadline fenced', { skip: withoutEtcd }, async t => {
-  const world = makeNode(t);
-  const socket = join(world.run, 'tulled.sock');
-  const endpoint = 'http://10.88.0.2:2379';
-  const server = await startEtcd({
-    directory: join(world.run, 'etcd'),
-    clientAddress: '10.88.0.2',
-    namespace: world.far,
-  });
-  t.teardown(() => {
-    process.kill(server.pid, 'SIGCONT');
-    return server.stop();
-  });
-  withNamespace(world.far, () =>
-    spawnSync(
-      process.execPath,
-      [
-        registryChild,
-        'config',
-        endpoint,
-        '/coreos.com/network',
-        '{"Network":"10.5.0.0/16","Backend":{"Type":"tulle"}}',
-      ],
-      { env: environment },
-    ),
-  );
-  const tulled = world.start(
-    `-etcd-endpoints=${endpoint}`,
-    '-node-id=node1',
-    `--control-socket=${socket}`,
-    '-lease-ttl=14s',
-  );
-  const well = await statusWhen(socket, isWell);
-  t.match(well.registry, { kind: 'etcd', healthy: true, endpoints: [endpoint] });
-  process.kill(server.pid, 'SIGSTOP');
-  const sick = await statusWhen(socket, status => !status.registry.healthy);
-  t.match(sick, { healthy: false, registry: { reason: /./ } });
-  t.equal(sick.lease.fenced, false, 'it still has time');
-  t.match(sick.problems[0], { code: 'registry', severity: 'error', text: /its registry is not well for/ });
-  const fenced = await statusWhen(socket, status => status.lease.fenced);
-  t.equal(fenced.problems[0]?.code, 'fenced');
-  process.kill(server.pid, 'SIGCONT');
-  await statusWhen(socket, isWell);
   await tulled.end('SIGTERM');
 });

@@ -56,6 +56,30 @@ async function serve(t: Test, more: Partial<CniServerOptions> = {}) {
   return { plugin, server, lines, socket: server.socket };
 }
 
+t.test('each call is told with its code, whatever it was', { skip }, async t => {
+  const told: [command: string | undefined, code: number][] = [];
+  const { socket, server, plugin } = await serve(t, { onDone: (command, code) => told.push([command, code]) });
+  await ask(socket, frame('ADD'));
+  await ask(socket, frame('NONSENSE'));
+  await ask(socket, frame('VERSION'));
+  plugin.del = async () => {
+    throw new CniError(11, 'later');
+  };
+  await ask(socket, frame('DEL'));
+  plugin.check = async () => {
+    throw new RangeError('a bug');
+  };
+  await ask(socket, frame('CHECK', 'a', 'net', { prevResult: { cniVersion: '1.1.0' } }));
+  t.same(told, [
+    ['ADD', 0],
+    ['NONSENSE', 4],
+    ['VERSION', 0],
+    ['DEL', 11],
+    ['CHECK', 999],
+  ]);
+  t.same(server.load(), { running: 0, waiting: 0 });
+});
+
 t.test('the place of the socket', { skip }, async t => {
   t.test('only its owner may ask, and it goes with the daemon', async t => {
     const { server, socket } = await serve(t, { socket: join(folder, 'new', 'cni.sock') });
