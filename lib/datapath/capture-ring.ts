@@ -222,9 +222,12 @@ export class RingReader {
         record.mask = words[word + MASK] >>> 0;
         record.offset = (word << 2) + RECORD_BYTES;
         count++;
-        take(record);
-      }
-      Atomics.store(control, RING_TAIL, tail);
+        try {
+          take(record);
+        } finally {
+          Atomics.store(control, RING_TAIL, tail);
+        }
+      } else Atomics.store(control, RING_TAIL, tail);
     }
     return count;
   }

@@ -52,7 +52,12 @@ function tool(t: Test, name: string): ((...args: string[]) => { text: string; by
     return undefined;
   }
   return (...args) => {
-    const options = { env: { ...process.env, ...found.environment, TZ: 'UTC' }, maxBuffer: 1 << 28 };
+    // A tshark that was fetched looks for its own files where it would have been installed.
+    const WIRESHARK_DATA_DIR = join(dirname(path), '../share/wireshark');
+    const options = {
+      env: { ...process.env, ...found.environment, WIRESHARK_DATA_DIR, TZ: 'UTC' },
+      maxBuffer: 1 << 28,
+    };
     const { stdout, stderr, status } = spawnSync(path, args, options);
     if (status !== 0) throw new Error(`${name} ${args.join(' ')}: ${stderr}`);
     if (/Lua Error/i.test(String(stderr))) throw new Error(String(stderr));

@@ -105,8 +105,9 @@ export function packetOf(record: CaptureRecord, context: PacketContext): Capture
   const remote = datagram ? remoteOf(record) : undefined;
   const data = record.bytes.slice(record.offset, record.offset + record.captured);
   const outer = datagram && remote !== undefined ? withOuter(data, record, remote, context.local) : undefined;
-  const micro = Math.floor(record.time * 1_000); // exact: below 2^53 for 285 years of uptime
-  const nano = BigInt(micro) * 1_000n + BigInt(Math.floor((record.time * 1_000 - micro) * 1_000));
+  // A double counts single nanoseconds in a machine's first 50 days, and four at once after a year.
+  const milliseconds = Math.floor(record.time);
+  const nano = BigInt(milliseconds) * 1_000_000n + BigInt(Math.round((record.time - milliseconds) * 1_000_000));
   return {
     place: PLACES[record.point],
     drop: record.reason < 0 ? undefined : DROP_NAMES[record.reason],

@@ -12,7 +12,7 @@
 import { DROP_REASONS, type DropReason } from '../../datapath/counters.ts';
 import { TulleError } from '../../util/errors.ts';
 import type { Capture, CapturedNode, CaptureOptions, Captures } from '../capture.ts';
-import { DEFAULT_SNAPLEN } from '../capture.ts';
+import { DEFAULT_SNAPLEN, MOST_CAPTURES } from '../capture.ts';
 import type { ControlAnswer, ControlRequest, ControlRoutes, ControlWrite } from '../control.ts';
 import { CaptureFile } from './file.ts';
 import { type CapturedPacket, type CapturePlace, commentsOf } from './packet.ts';
@@ -58,13 +58,25 @@ const LINES_BUFFER_BYTES = 512 * 1024;
 const MOST_SECONDS = 7 * 24 * 3600;
 /** Files at once: each may hold FILE_BUFFER_BYTES. */
 const MOST_FILES = 4;
+/** Streams of lines at once, so that they leave room for files. */
+const MOST_STREAMS = MOST_CAPTURES - MOST_FILES;
 const LONGEST_SNAPLEN = 262_144;
 const IP6_AND_UDP = 48;
 
 export function addCaptureRoutes(routes: ControlRoutes, captures: Captures, node: CapturedNode): void {
   const files = new Map<string, () => void>();
-  let unnamed = 0;
+  let [unnamed, streams] = [0, 0];
+  const bounded = (make: (request: ControlRequest) => Streaming) => (request: ControlRequest) => {
+    checkThere(request);
+    if (streams >= MOST_STREAMS)
+      throw new TulleError('busy', `${MOST_STREAMS} streams run already: end one of them first`);
+    const answer = make(request);
+    streams++;
+    request.signal.addEventListener('abort', () => streams--);
+    return answer;
+  };
   routes.add('GET', '/capture', request => {
+    checkThere(request);
     if (files.size >= MOST_FILES)
       throw new TulleError('busy', `${MOST_FILES} captures run already: end one of them first`);
     const id = request.query.get('id') ?? `unnamed ${++unnamed}`;
@@ -80,8 +92,21 @@ export function addCaptureRoutes(routes: ControlRoutes, captures: Captures, node
     end();
     return { json: { ended: true } };
   });
-  routes.add('GET', '/packets', request => packetLines(captures, node, request));
-  routes.add('GET', '/drops', request => dropLines(captures, node, request));
+  routes.add(
+    'GET',
+    '/packets',
+    bounded(request => packetLines(captures, node, request)),
+  );
+  routes.add(
+    'GET',
+    '/drops',
+    bounded(request => dropLines(captures, node, request)),
+  );
+}
+
+/** A client that has gone already would never be told to have gone. */
+function checkThere({ signal }: ControlRequest): void {
+  if (signal.aborted) throw new TulleError('gone', 'the client went away');
 }
 
 type Streaming = Extract<ControlAnswer, { stream: unknown }>;
