@@ -1,12 +1,14 @@
 /** `tulle lab …`: arguments in, exit code out. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PAGE_PORT } from '../observe/page-server.ts';
 import { TulleError } from '../util/errors.ts';
 import { down } from './down.ts';
 import { execIn } from './exec.ts';
 import { labFault } from './fault-command.ts';
 import { DOWN_HELP, EXEC_HELP, LAB_HELP, STATUS_HELP, UP_HELP } from './help.ts';
 import { type OptionTable, type ParsedOptions, parseOptions, usageError } from './options.ts';
+import { DOOR_PORT_VARIABLE, DOOR_SOCKET_VARIABLE, type Door, openDoor } from './page-door.ts';
 import {
   checkLabName,
   type LabRegistry,
@@ -71,9 +73,11 @@ async function labUp(args: readonly string[]): Promise<number> {
     const name = nameOf(options);
     if (!hasPrivileges() && !isInside()) {
       store.ensureStateRoot(root, false);
+      const door = options.flags.has('once') || options.flags.has('no-page') ? undefined : await doorOf(options, root);
       try {
         return await runInside(root);
       } finally {
+        door?.close();
         store.removeStateRoot(root);
       }
     }
@@ -95,6 +99,16 @@ async function labUp(args: readonly string[]): Promise<number> {
     if (args.includes('--json')) process.stdout.write(`${JSON.stringify(failureOf(error))}\n`);
     throw error;
   }
+}
+
+/** Outside of the lab's namespaces: where its page is reached. */
+async function doorOf(options: ParsedOptions, root: string): Promise<Door> {
+  const socket = join(store.labDirectory(root, nameOf(options)), 'page.sock');
+  const wanted = options.numbers.get('page-port');
+  const door = await openDoor(socket, wanted ?? PAGE_PORT, wanted === undefined);
+  process.env[DOOR_SOCKET_VARIABLE] = socket;
+  process.env[DOOR_PORT_VARIABLE] = String(door.port);
+  return door;
 }
 
 async function labDown(args: readonly string[]): Promise<number> {

@@ -16,6 +16,7 @@ import { hintsFor } from './hints.ts';
 import { ensureEtcd, readLeases, readPast, startRegistry } from './leases.ts';
 import { type End, measurePairs, measureTcp, waitForPaths } from './measure.ts';
 import { startLabPage } from './page.ts';
+import { DOOR_PORT_VARIABLE, DOOR_SOCKET_VARIABLE } from './page-door.ts';
 import { type LabFacts, type PodFacts, picture } from './picture.ts';
 import {
   type LabOptions,
@@ -227,13 +228,19 @@ async function openPage(
   if (!page) return undefined;
   try {
     const past = registry === 'etcd' ? { past: () => readPast(state) } : {};
-    const server = await startLabPage({ state, facts, port: pagePort, replace, signal, ...past });
+    const server = await startLabPage({ state, facts, port: pagePort, replace, signal, ...past, ...insideDoor() });
     process.stderr.write(`The microscope, for your browser: ${server.url}\n`);
     return server;
   } catch (error) {
     progress.note(`there is no page: ${messageOf(error)}`);
     return undefined;
   }
+}
+
+/** In namespaces of our own the page is served where the process outside finds it. */
+function insideDoor(): { socketPath: string; port: number } | undefined {
+  const { [DOOR_SOCKET_VARIABLE]: socketPath, [DOOR_PORT_VARIABLE]: port } = process.env;
+  return isInside() && socketPath !== undefined ? { socketPath, port: Number(port) } : undefined;
 }
 
 async function startDaemons(state: store.LabState, plan: LabPlan): Promise<Daemon[]> {

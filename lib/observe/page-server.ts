@@ -8,7 +8,7 @@
  *
  * What it shows comes from a PageSource, a lab or a daemon. It works only while somebody looks.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
@@ -73,8 +73,11 @@ export async function startPageServer(options: PageOptions): Promise<PageServer>
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', error => reject(listenError(error, address, port)));
-    if (socketPath !== undefined) server.listen(socketPath, resolve);
-    else server.listen(port, address, resolve);
+    // A socket that a killed process left would be in the way.
+    if (socketPath !== undefined) {
+      rmSync(socketPath, { force: true });
+      server.listen(socketPath, resolve);
+    } else server.listen(port, address, resolve);
   });
   if (socketPath === undefined) guard.port = (server.address() as AddressInfo).port;
 
@@ -145,6 +148,7 @@ export async function startPageServer(options: PageOptions): Promise<PageServer>
       stop?.();
       stop = undefined;
       await close();
+      if (socketPath !== undefined) rmSync(socketPath, { force: true });
     },
   };
 }

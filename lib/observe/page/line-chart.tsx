@@ -57,7 +57,7 @@ export function LineChart({ label, names, xs, lines, time, span, colours, format
               }
             : { values: (_: uPlot, ticks: number[]) => ticks.map(tick => `${tick} s`) }),
         },
-        { ...axis, size: 78, values: (_, ticks) => ticks.map(format) },
+        { ...axis, space: 34, size: 78, values: (_, ticks) => ticks.map(format) },
       ],
       series: [
         {},

@@ -4,12 +4,16 @@ import { useState } from 'preact/hooks';
 import { act } from './live.ts';
 import { change, current, type State } from './store.ts';
 
+const USUAL: Readonly<Record<string, number>> = { icmp: 56, udp: 64, tcp: 20_000 };
+const MOST: Readonly<Record<string, number>> = { icmp: 4000, udp: 4000, tcp: 60_000 };
+
 export function SendForm({ state }: { state: State }): JSX.Element {
   const pods = state.network?.pods ?? [];
   const [from, setFrom] = useState('');
   const [to, setTo] = useState('');
   const [kind, setKind] = useState('icmp');
-  const [size, setSize] = useState(56);
+  const [sizes, setSizes] = useState<Record<string, number>>(USUAL);
+  const size = sizes[kind];
   const [busy, setBusy] = useState(false);
   const source = from === '' ? pods[0]?.name : from;
   const other = pods.find(pod => pod.node !== pods.find(({ name }) => name === source)?.node)?.name;
@@ -63,17 +67,17 @@ export function SendForm({ state }: { state: State }): JSX.Element {
           <select value={kind} onChange={event => setKind(event.currentTarget.value)}>
             <option value="icmp">ping</option>
             <option value="udp">UDP</option>
-            <option value="tcp">TCP stream</option>
+            <option value="tcp">TCP</option>
           </select>
         </label>
         <label>
           bytes
           <input
             type="number"
-            min={kind === 'tcp' ? 1000 : 8}
-            max={kind === 'tcp' ? 60_000 : 4000}
-            value={kind === 'tcp' ? Math.max(20_000, size) : Math.min(size, 4000)}
-            onInput={event => setSize(Number(event.currentTarget.value))}
+            min={kind === 'icmp' ? 8 : 1}
+            max={MOST[kind]}
+            value={size}
+            onInput={event => setSizes({ ...sizes, [kind]: Number(event.currentTarget.value) })}
           />
         </label>
       </div>

@@ -93,7 +93,7 @@ function NodeCard({ node, pods, x, y, selected, select }: CardProps): JSX.Elemen
       <g
         class={`node${selected ? ' selected' : ''}${node.healthy ? '' : ' bad'}`}
         role="button"
-        tabIndex={0}
+        tabindex={0}
         aria-pressed={selected}
         aria-label={`${node.name}, ${node.healthy ? 'healthy' : node.note}, lease ${node.subnet}, ${plural(drops, 'drop')}`}
         onClick={() => select(node.name)}

@@ -1,0 +1,38 @@
+/** The way from this machine's browser to a page inside a network namespace. */
+import { createServer, request } from 'node:http';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { openDoor } from '../../lib/lab/page-door.ts';
+
+t.test('connections are handed on, both ways, and end together', async t => {
+  const socketPath = join(t.testdir({}), 'page.sock');
+  const server = createServer((asked, response) => response.end(`${asked.headers.host} ${asked.url}`));
+  await new Promise<void>(resolve => server.listen(socketPath, resolve));
+  const door = await openDoor(socketPath, 0, false);
+  t.teardown(() => {
+    door.close();
+    server.close();
+  });
+  const text = await new Promise<string>((resolve, reject) => {
+    request({ host: '127.0.0.1', port: door.port, path: '/x' }, response => {
+      response.setEncoding('utf8').once('data', resolve);
+    })
+      .on('error', reject)
+      .end();
+  });
+  t.equal(text, `127.0.0.1:${door.port} /x`);
+
+  await t.rejects(openDoor(socketPath, door.port, false), { code: 'bad-page' });
+  const other = await openDoor(socketPath, door.port, true);
+  t.not(other.port, door.port, 'another one, where none was asked for');
+  other.close();
+
+  server.close();
+  server.closeAllConnections();
+  const socket = connect(door.port, '127.0.0.1');
+  socket.on('error', () => {});
+  socket.resume();
+  await new Promise<void>(resolve => socket.once('close', () => resolve()));
+  t.pass('nobody inside: the connection ends');
+});
