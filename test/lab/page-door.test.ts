@@ -1,18 +1,23 @@
 /** The way from this machine's browser to a page inside a network namespace. */
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { openDoor } from '../../lib/lab/page-door.ts';
 
 t.test('connections are handed on, both ways, and end together', async t => {
-  const socketPath = join(t.testdir({}), 'page.sock');
+  // Not tap's folder: a socket's path has 107 bytes at most.
+  const folder = mkdtempSync(join(tmpdir(), 'tulle-door-'));
+  const socketPath = join(folder, 'page.sock');
   const server = createServer((asked, response) => response.end(`${asked.headers.host} ${asked.url}`));
   await new Promise<void>(resolve => server.listen(socketPath, resolve));
   const door = await openDoor(socketPath, 0, false);
   t.teardown(() => {
     door.close();
     server.close();
+    rmSync(folder, { recursive: true, force: true });
   });
   const text = await new Promise<string>((resolve, reject) => {
     request({ host: '127.0.0.1', port: door.port, path: '/x' }, response => {
