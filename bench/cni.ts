@@ -62,15 +62,22 @@ const [rounds, pods, parallel] = [values.rounds, values.pods, values.parallel].m
 
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
 
-/** Milliseconds of one ADD and one DEL for each round and contender, in turns that begin with the other each round. */
-function inTurns(contenders: readonly Contender[], network: Network, netns: string) {
-  const times = contenders.map(() => ({ add: [] as number[], del: [] as number[] }));
+interface Lane {
+  contender: Contender;
+  network: Network;
+}
+
+/** Medians in milliseconds of one ADD and one DEL a round for each lane, in turns that begin with the next each round. */
+function inTurns(lanes: readonly Lane[], netns: string): { add: number; del: number }[] {
+  const times = lanes.map(() => ({ add: [] as number[], del: [] as number[] }));
   for (let round = -WARM_UP; round < rounds; round++) {
-    for (let turn = 0; turn < contenders.length; turn++) {
-      const i = (Math.abs(round) + turn) % contenders.length;
-      const containerId = `${network.name}-${round + WARM_UP}`;
+    for (let turn = 0; turn < lanes.length; turn++) {
+      const i = (round + WARM_UP + turn) % lanes.length;
+      const { contender, network } = lanes[i];
+      // A network may be in two stages.
+      const containerId = `${network.name}-${lanes.length}-${round + WARM_UP}`;
       const calls = (['ADD', 'DEL'] as const).map(command => ({ command, network, containerId, netns }));
-      const [add, del] = contenders[i].run(calls, 1).each;
+      const [add, del] = contender.run(calls, 1).each;
       if (round < 0) continue;
       times[i].add.push(add);
       times[i].del.push(del);
@@ -103,7 +110,7 @@ async function measure(launcher: Launcher, directory: string, made: string[]): P
   if (typeof found === 'string') throw new Error(`no reference: ${found}`);
   const reference = openReference(launcher, make('host-reference'), dirname(found.path), directory);
   const tulle = await openTulle(launcher, make('host-tulle'), directory);
-  const contenders = [reference, tulle];
+  const both = (network: Network): Lane[] => [reference, tulle].map(contender => ({ contender, network }));
   const network = (name: string, subnet: string, masquerade = false): Network => ({
     name,
     bridge: name,
@@ -117,18 +124,20 @@ async function measure(launcher: Launcher, directory: string, made: string[]): P
   try {
     const pod = make('pod');
     say(`${rounds} rounds of ADD and DEL`);
-    const [a, b] = inTurns(contenders, network('plain', '10.71.0.0/16'), pod);
+    const plain = network('plain', '10.71.0.0/16');
+    const [a, b] = inTurns(both(plain), pod);
     push('add', a.add, b.add);
     push('del', a.del, b.del);
     say(`${rounds} rounds with masquerade`);
-    const [c, d] = inTurns(contenders, network('masq', '10.72.0.0/16', true), pod);
+    const [c, d] = inTurns(both(network('masq', '10.72.0.0/16', true)), pod);
     push('add, masquerade', c.add, d.add);
     push('del, masquerade', c.del, d.del);
     say(`${TAKEN} addresses taken`);
     const full = network('full', '10.73.0.0/16');
-    for (const contender of contenders) contender.fill(full, TAKEN, pod);
-    const [e, f] = inTurns(contenders, full, pod);
-    push('add, 20,000 taken', e.add, f.add, b.add);
+    for (const { contender } of both(full)) contender.fill(full, TAKEN, pod);
+    // Our empty pool once more, in the same rounds.
+    const [e, f, empty] = inTurns([...both(full), { contender: tulle, network: plain }], pod);
+    push('add, 20,000 taken', e.add, f.add, empty.add);
     say(`${pods} pods, ${parallel} at once`);
     const namespaces = Array.from({ length: pods }, (_, i) => make(`pod-${i}`));
     const many = network('many', '10.74.0.0/16');
