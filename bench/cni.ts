@@ -14,7 +14,7 @@ import { makeNamespace } from '../lib/netlink/namespace.ts';
 import { removeNamespace } from '../lib/sys/sys.ts';
 import { messageOf } from '../lib/util/errors.ts';
 import { type Contender, type Network, openReference, openTulle } from './cni/contender.ts';
-import { type Launcher, openLauncher } from './cni/launcher.ts';
+import { type Launcher, measureFloor, openLauncher } from './cni/launcher.ts';
 import { busyWarning, describeCommit, describeMachine, machineLine } from './machine.ts';
 import { findProgram } from './programs.ts';
 import { median } from './statistics.ts';
@@ -178,16 +178,28 @@ try {
   makeNamespace(place);
   made.push(place);
   const empty = emptyProgram(launcher, place);
+  const floor = await measureFloor(directory, Math.min(rounds * 3, 1000));
   const results = await measure(launcher, directory, made);
   console.log(machineLine(machine));
   const warning = busyWarning(machine);
   if (warning !== undefined) console.log(warning);
   console.log(
-    `rounds: ${rounds}, pods: ${pods}, at once: ${parallel}; an empty program takes ${empty.toFixed(1)} ms\n`,
+    `rounds: ${rounds}, pods: ${pods}, at once: ${parallel}; an empty program takes ${empty.toFixed(1)} ms;\n` +
+      `the kernel alone: pair ${floor.pair.toFixed(2)} ms, addresses and routes ${floor.rest.toFixed(2)}, gone again in ${floor.gone.toFixed(2)}\n`,
   );
   console.log(table(results));
   mkdirSync(dirname(values.out), { recursive: true });
-  const line = { machine, ...describeCommit(), rounds, pods, parallel, emptyMs: empty, targets: TARGETS, results };
+  const line = {
+    machine,
+    ...describeCommit(),
+    rounds,
+    pods,
+    parallel,
+    emptyMs: empty,
+    floor,
+    targets: TARGETS,
+    results,
+  };
   appendFileSync(values.out, `${JSON.stringify(line)}\n`);
 } catch (error) {
   say(`bench:cni: ${messageOf(error)}`);

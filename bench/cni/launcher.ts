@@ -30,9 +30,9 @@ export async function compile(name: string, directory: string): Promise<string> 
   const program = join(directory, name);
   const [command, ...words] = compiler;
   const source = join(packageRoot(), 'bench/cni', `${name}.c`);
-  const { status, stderr } = spawnSync(command, [...words, '-std=gnu11', '-O2', '-pthread', source, '-o', program], {
-    encoding: 'utf8',
-  });
+  // Netlink messages are structures in an array of bytes.
+  const flags = ['-std=gnu11', '-O2', '-fno-strict-aliasing', '-pthread'];
+  const { status, stderr } = spawnSync(command, [...words, ...flags, source, '-o', program], { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${name}.c could not be compiled: ${stderr}`);
   return program;
 }
@@ -55,6 +55,22 @@ export async function openLauncher(directory: string): Promise<Launcher> {
       return { each: times.slice(0, -1), all: times[times.length - 1] };
     },
   };
+}
+
+/** What the kernel alone takes, medians in milliseconds; see floor.c. */
+export interface Floor {
+  pair: number;
+  rest: number;
+  gone: number;
+}
+
+/** Runs bench/cni/floor.c. */
+export async function measureFloor(directory: string, rounds: number): Promise<Floor> {
+  const program = await compile('floor', directory);
+  const { status, stdout, stderr } = spawnSync(program, [String(rounds)], { encoding: 'utf8', timeout: LIMIT_MS });
+  if (status !== 0) throw new Error(`floor: ${stderr.trim()}`);
+  const [pair, rest, gone] = stdout.split('\n').map(line => Number(line) / 1000);
+  return { pair, rest, gone };
 }
 
 function textOf({ file, input, environment }: Job): string {
