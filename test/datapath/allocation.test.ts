@@ -67,6 +67,7 @@ t.test('a mixed batch allocates nothing', async t => {
     { subnet: cidr('10.42.2.0/24'), subnet6: subnet6Of(2) },
     count => count,
     b.sum,
+    b.side,
   );
   const slots = b.slab.bytes.slice(b.slab.udpSlotsOffset, b.slab.udpSlotsOffset + trains.length * SLOT_BYTES);
   const deliver = (): void => {

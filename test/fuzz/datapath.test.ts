@@ -20,6 +20,15 @@ import {
 import { checkIp6, formatAddress6 } from '../../lib/wire/ip6.ts';
 import { verifyL4Checksum4, verifyL4Checksum6 } from '../../lib/wire/l4.ts';
 import {
+  emitTulle,
+  HEADER_BYTES,
+  KIND_PROBE,
+  KIND_PROBE_REPLY,
+  KIND_TRACED,
+  PROBE_BYTES,
+  tulleKind,
+} from '../../lib/wire/tulle.ts';
+import {
   VNET_GSO_NONE,
   VNET_GSO_TCPV4,
   VNET_GSO_TCPV6,
@@ -167,9 +176,21 @@ t.test('an underlay that is narrow now and wide again later', async t => {
   }
 });
 
+/** What carries no packet, or one that is traced. */
+function someAside(next: Random): Uint8Array {
+  const kind = KIND_PROBE + below(next, 4);
+  const packet = udpPacket({ source: '10.42.1.2', destination: '10.42.2.2', payload: randomBytes(next, 30) });
+  const content = kind === KIND_TRACED ? packet : randomBytes(next, 8 + below(next, 1_500));
+  const datagram = new Uint8Array(HEADER_BYTES + content.length);
+  emitTulle(datagram, 0, kind, below(next, 2), kind === KIND_TRACED ? next() & 0xffff : 0, 101, next() & 0xffff, 1);
+  datagram.set(content, HEADER_BYTES);
+  return datagram;
+}
+
 /** A datagram as node 1 sends it, made by its own egress. */
 function someTrain(next: Random, a: TestNode): Received[] {
   const to2 = { source: '10.42.1.2', destination: '10.42.2.2' };
+  if (below(next, 6) === 0) return [{ from: { address: '10.88.0.1', port: 8285 }, datagrams: [someAside(next)] }];
   const growing = [10, 20, 30].map(size => tunRead(udpPacket({ ...to2, payload: randomBytes(next, size) })));
   a.read(below(next, 4) === 0 ? growing : Array.from({ length: 1 + below(next, 4) }, () => someRead(next)));
   return a.takeSent().map(({ datagrams }) => ({ from: { address: '10.88.0.1', port: 8285 }, datagrams }));
@@ -186,6 +207,7 @@ t.test('hostile datagrams from the underlay', async t => {
     let received = 0;
     let delivered = 0;
     let delivered6 = 0;
+    let mails = 0;
     for (let round = 0; round < ROUNDS; round++) {
       const trains = below(next, 5) === 0 ? [{ datagrams: [randomBytes(next, below(next, 100))] }] : someTrain(next, a);
       for (const train of trains) {
@@ -200,6 +222,13 @@ t.test('hostile datagrams from the underlay', async t => {
         received += train.datagrams.length;
       }
       b.receive(trains);
+      // Nobody is asked for more than he listens to, and nobody gets more than he sent.
+      b.now += pick(next, [0, 0, 50, 2_000]);
+      const answers = b.takeSent().flatMap(train => train.datagrams);
+      if (answers.some(answer => answer.length !== PROBE_BYTES || tulleKind(answer, 0) !== KIND_PROBE_REPLY))
+        t.fail('no reply');
+      if (answers.length > trains.length) t.fail('more answers than datagrams');
+      if (below(next, 20) === 0) mails += b.link.take().length;
       for (const written of b.takeWritten()) {
         delivered += segmentsOf(written);
         const ip = VNET_HEADER_BYTES;
@@ -227,7 +256,13 @@ t.test('hostile datagrams from the underlay', async t => {
     }
     const flows = readFlows(b.slab.counters);
     const packets = received + flows['ingress-bundled'];
-    t.equal(delivered + total(readDrops(b.slab.counters), 'ingress-'), packets, 'every datagram is accounted for');
+    const aside = flows['side-received'];
+    t.equal(
+      delivered + aside + total(readDrops(b.slab.counters), 'ingress-'),
+      packets,
+      'every datagram is accounted for',
+    );
+    t.equal(aside > 0 && mails > 0, format === FORMAT_TULLE, 'some were no packets');
     t.equal(flows['ingress-datagrams'], received);
     t.ok(delivered > 0, 'some were delivered');
     t.equal(delivered6 > 0, format === FORMAT_TULLE, 'IPv6 in our format alone');

@@ -16,6 +16,7 @@ import {
 } from '../../lib/wire/ip4.ts';
 import { checkIp6, findL4Ip6, isFragment6, printIp6 } from '../../lib/wire/ip6.ts';
 import { l4Checksum4, l4Checksum6, verifyL4Checksum4, verifyL4Checksum6 } from '../../lib/wire/l4.ts';
+import { MESSAGE_HEADER_BYTES, parseMessagePart } from '../../lib/wire/node-message.ts';
 import { describeDatagram, describePacket } from '../../lib/wire/print.ts';
 import { OK, REASON_NAMES } from '../../lib/wire/reason.ts';
 import { checkTcp, findTcpOption, printTcp, TCP_OPTION_SACK, tcpMss } from '../../lib/wire/tcp.ts';
@@ -75,6 +76,17 @@ const LEARN: Record<string, Learn> = {
       case tulle.KIND_PROBE:
       case tulle.KIND_PROBE_REPLY:
         learnt.push(tulle.probeTokenHigh(b, o), tulle.probeTokenLow(b, o));
+        break;
+      case tulle.KIND_MESSAGE: {
+        const part = parseMessagePart(b, o, n);
+        if (part === undefined) break;
+        const { slice, length, parts } = part;
+        learnt.push(slice.length <= length && part.part < parts && (parts > 1 || slice.length === length));
+        learnt.push(slice.length === n - MESSAGE_HEADER_BYTES && slice.join());
+        break;
+      }
+      case tulle.KIND_TRACED:
+        learnt.push(tulle.traceId(b, o));
         break;
     }
     return learnt;
@@ -139,6 +151,8 @@ function specimens(next: () => number): Uint8Array[] {
     behind(tulle.KIND_SEGMENT, 3, 100, 2, Uint8Array.from([...superPacket.slice(0, 40), ...superPacket.slice(240)])),
     behind(tulle.KIND_BUNDLE, 0, 0, 3, Uint8Array.from(records)),
     behind(tulle.KIND_PROBE, 0, 0, 0, randomBytes(next, 8).fill(0, 0, 2)),
+    behind(tulle.KIND_MESSAGE, 0, 0, 1, fromHex('0102030405060708010000027b7d')),
+    behind(tulle.KIND_TRACED, 0, next() & 0xffff, 7, packets[1]),
     fromHex('010134008005140010004500003c'),
   ];
 }

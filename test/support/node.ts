@@ -6,6 +6,8 @@ import { Egress } from '../../lib/datapath/egress.ts';
 import type { Sum } from '../../lib/datapath/flow-run.ts';
 import { Ingress } from '../../lib/datapath/ingress.ts';
 import { type Peer, PeerTable, writeEndpoint } from '../../lib/datapath/peers.ts';
+import { SideLink } from '../../lib/datapath/side-link.ts';
+import { SideTraffic } from '../../lib/datapath/side-traffic.ts';
 import {
   CONTROL_KEY,
   CONTROL_MTU,
@@ -79,6 +81,11 @@ export class TestNode {
   refuseMessage: (train: Train) => number = () => 0;
   refusePacket: (packet: Uint8Array) => number = () => 0;
   readonly sum: Sum;
+  /** How often the main thread was told of mail. */
+  told = 0;
+  readonly side: SideTraffic;
+  /** The main thread's end of the letters. */
+  readonly link: SideLink;
   readonly #egress: Egress;
   readonly #ingress: Ingress;
 
@@ -102,7 +109,15 @@ export class TestNode {
       pathTo: () => this.pathMtu,
       now: () => this.now,
     });
-    this.#ingress = new Ingress(this.slab, network, own, count => this.#write(count), this.sum);
+    this.side = new SideTraffic(this.slab, {
+      network,
+      send: count => this.#send(count),
+      now: () => this.now,
+      tell: () => this.told++,
+    });
+    this.link = new SideLink(this.slab, () => {});
+    const write = (count: number): number => this.#write(count);
+    this.#ingress = new Ingress(this.slab, network, own, write, this.sum, this.side);
   }
 
   /** Gives the TUN's reads to egress, batch by batch. */
@@ -126,6 +141,11 @@ export class TestNode {
       this.slab.tap?.received(batch.length);
       this.#ingress.take(batch.length);
     }
+  }
+
+  /** Does the main thread's errands, as a loop does at the beginning of a turn. */
+  runErrands(fenced = false): void {
+    if (this.side.isWanted) this.side.run(fenced, this.#egress);
   }
 
   /** Puts trains where a receive would have put them, and leaves them there. */
