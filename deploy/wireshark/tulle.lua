@@ -258,11 +258,11 @@ local function looks_like_tulle(buffer)
   local length = buffer:len()
   if length < HEADER + 8 or length ~= buffer:reported_len() then return false end
   local kind = buffer(0, 1):bitfield(4, 4)
-  if buffer(0, 1):bitfield(0, 4) ~= 1 or kind > 5 or buffer(1, 1):uint() > 3 then return false end
-  if kind ~= 1 and u16(buffer, 2) ~= 0 then return false end
-  if kind == 0 then
+  if buffer(0, 1):bitfield(0, 4) ~= 1 or kind > 6 or buffer(1, 1):uint() > 3 then return false end
+  if kind ~= 1 and kind ~= 6 and u16(buffer, 2) ~= 0 then return false end
+  if kind == 0 or kind == 6 then
     local version = buffer(HEADER, 1):bitfield(0, 4)
-    if u16(buffer, 8) ~= 0 or u16(buffer, 10) ~= 0 then return false end
+    if kind == 0 and (u16(buffer, 8) ~= 0 or u16(buffer, 10) ~= 0) then return false end
     if version == 4 then return length >= HEADER + 20 and u16(buffer, HEADER + 2) <= length - HEADER end
     return version == 6 and length >= HEADER + 40 and 40 + u16(buffer, HEADER + 4) <= length - HEADER
   elseif kind == 1 then

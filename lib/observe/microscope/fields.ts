@@ -42,16 +42,19 @@ import {
   FLAG_LAST_SEGMENT,
   FLAG_PARTIAL_CHECKSUM,
   KIND_BUNDLE,
+  KIND_MESSAGE,
   KIND_PACKET,
   KIND_PROBE,
   KIND_PROBE_REPLY,
   KIND_SEALED,
   KIND_SEGMENT,
+  KIND_TRACED,
   TULLE_FLAGS,
   TULLE_ID,
   TULLE_INDEX,
   TULLE_KEY,
   TULLE_SEGMENT_SIZE,
+  traceId,
   tulleFlags,
   tulleId,
   tulleIndex,
@@ -175,9 +178,22 @@ const KINDS: Readonly<Record<number, readonly [string, string]>> = {
   [KIND_PACKET]: ['packet', 'one IP packet follows'],
   [KIND_SEGMENT]: ['segment', 'the super-packet’s headers and one slice of its payload follow'],
   [KIND_BUNDLE]: ['bundle', 'several IP packets follow, each behind its length'],
-  [KIND_PROBE]: ['probe', 'a timestamp follows: how long is the way?'],
-  [KIND_PROBE_REPLY]: ['probe reply', 'the probe’s timestamp comes back'],
+  [KIND_PROBE]: ['probe', 'a token follows: are you there, and how long is the way?'],
+  [KIND_PROBE_REPLY]: ['probe reply', 'the probe’s token comes back'],
+  [KIND_MESSAGE]: ['message', 'one part of what a daemon asks or answers follows'],
+  [KIND_TRACED]: ['traced packet', 'one IP packet follows, and its receiver remembers what became of it'],
   [KIND_SEALED]: ['sealed', 'reserved for an encrypted format'],
+};
+
+const SEQUENCE: readonly [string, string] = ['sequence', 'Counts the probes to this peer; the reply repeats it.'];
+const ID_NAMES: Readonly<Record<number, readonly [string, string]>> = {
+  [KIND_PROBE]: SEQUENCE,
+  [KIND_PROBE_REPLY]: SEQUENCE,
+  [KIND_MESSAGE]: ['part', 'Which part of the message it is.'],
+};
+const INDEX_NAMES: Readonly<Record<number, readonly [string, string]>> = {
+  [KIND_BUNDLE]: ['packets', 'How many packets the bundle holds.'],
+  [KIND_MESSAGE]: ['parts', 'How many parts the message has.'],
 };
 
 export function tulleFields(bytes: Uint8Array, o: number): Field[] {
@@ -197,13 +213,17 @@ export function tulleFields(bytes: Uint8Array, o: number): Field[] {
     set.join(', ') || 'none',
     'Partial: the inner checksum is the pseudo-header sum; the outer one guards the bytes.',
   );
-  add(
-    TULLE_SEGMENT_SIZE,
-    2,
-    'segment size',
-    `${tulleSegmentSize(bytes, o)}`,
-    'Payload of each full segment; 0 for other kinds.',
-  );
+  const number = kind === KIND_TRACED ? traceId(bytes, o).toString(16).padStart(12, '0') : '';
+  if (number !== '')
+    add(TULLE_SEGMENT_SIZE, 2, 'number', number.slice(0, 4), 'The first 16 bits of the trace’s number.');
+  else
+    add(
+      TULLE_SEGMENT_SIZE,
+      2,
+      'segment size',
+      `${tulleSegmentSize(bytes, o)}`,
+      'Payload of each full segment; 0 for other kinds.',
+    );
   add(
     TULLE_KEY,
     4,
@@ -211,21 +231,14 @@ export function tulleFields(bytes: Uint8Array, o: number): Field[] {
     `${tulleKey(bytes, o)}`,
     'The sender’s lease: another number when the subnet changes hands.',
   );
-  const isProbe = kind === KIND_PROBE || kind === KIND_PROBE_REPLY;
-  add(
-    TULLE_ID,
-    2,
-    isProbe ? 'sequence' : 'id',
-    `${tulleId(bytes, o)}`,
-    'Segments of one super-packet have the same; 0 when unused.',
-  );
-  add(
-    TULLE_INDEX,
-    2,
-    kind === KIND_BUNDLE ? 'packets' : 'index',
-    `${tulleIndex(bytes, o)}`,
-    'Which segment it is, or how many packets the bundle holds.',
-  );
+  if (number !== '') {
+    add(TULLE_ID, 4, 'number', number.slice(4), 'Its other 32 bits.');
+    return fields;
+  }
+  const [idName, idAbout] = ID_NAMES[kind] ?? ['id', 'Segments of one super-packet have the same; 0 when unused.'];
+  add(TULLE_ID, 2, idName, `${tulleId(bytes, o)}`, idAbout);
+  const [indexName, indexAbout] = INDEX_NAMES[kind] ?? ['index', 'Which segment it is; 0 when unused.'];
+  add(TULLE_INDEX, 2, indexName, `${tulleIndex(bytes, o)}`, indexAbout);
   return fields;
 }
 

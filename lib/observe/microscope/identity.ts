@@ -15,6 +15,7 @@ import {
   KIND_BUNDLE,
   KIND_PACKET,
   KIND_SEGMENT,
+  KIND_TRACED,
   TULLE_VERSION,
   tulleIndex,
   tulleKind,
@@ -46,6 +47,7 @@ export function innersOf(record: PacketRecord): Inner[] {
   if (behind >= bytes.length) return [];
   switch (tulleKind(bytes, payload)) {
     case KIND_PACKET:
+    case KIND_TRACED:
     case KIND_SEGMENT:
       return wholeOf(bytes, behind, bytes.length - behind, payload);
     case KIND_BUNDLE:

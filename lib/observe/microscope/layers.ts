@@ -21,6 +21,7 @@ import {
   KIND_BUNDLE,
   KIND_PACKET,
   KIND_SEGMENT,
+  KIND_TRACED,
   TULLE_VERSION,
   tulleIndex,
   tulleKind,
@@ -107,6 +108,7 @@ function datagram(bytes: Uint8Array, at: number, layers: Layer[]): number {
   const behind = at + HEADER_BYTES;
   switch (tulleKind(bytes, at)) {
     case KIND_PACKET:
+    case KIND_TRACED:
     case KIND_SEGMENT:
       return inner(bytes, behind, bytes.length - behind, layers, '');
     case KIND_BUNDLE:
