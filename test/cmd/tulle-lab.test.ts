@@ -109,7 +109,7 @@ t.test('lab up --once --json, file registry', { skip }, async t => {
   t.same(readdirSync('/sys/class/net').sort(), linksBefore);
 });
 
-for (const registry of ['file', 'etcd']) {
+for (const registry of ['file', 'etcd', 'kube']) {
   const missing = registry === 'etcd' && findEtcd() === undefined ? 'there is no etcd here' : false;
   t.test(`100 MB between two pods arrive as they were sent, ${registry}`, { skip: skip || missing }, async t => {
     const { root, run, start } = place(t);
