@@ -178,14 +178,14 @@ async function fetchNetwork({ options, parts, log, stop, registry }: Run): Promi
 }
 
 /** Where the cluster gives this node its subnet, another daemon may be there for the same one: flannel, that is replaced. */
-function refuseOthers({ parts, registry }: Run, { config: { network, network6 } }: DaemonNetwork): void {
+function refuseOthers({ parts, registry, log }: Run, { config: { network, network6 } }: DaemonNetwork): void {
   const node = registry.thisNode?.();
   if (node === undefined) return;
   const { subnet, subnet6 } = node.subnets;
-  parts.refuseOtherOverlay([
-    { network, own: subnet },
-    ...(network6 && subnet6 ? [{ network: network6, own: subnet6 }] : []),
-  ]);
+  const range6 = network6 && subnet6 ? [{ network: network6, own: subnet6 }] : [];
+  for (const odd of parts.refuseOtherOverlay([{ network, own: subnet }, ...range6])) {
+    log.warn({ ...odd }, "an address of a subnet that is not this node's any more: pods behind it must be made again");
+  }
 }
 
 function leaseRequest(

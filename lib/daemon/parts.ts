@@ -37,8 +37,8 @@ export interface DaemonParts {
   nodeId(given: string | undefined): string;
   startHealth(address: string, port: number, routes: ControlRoutes): Promise<Health>;
   chooseInterface(options: InterfaceOptions & { needIp4: boolean; needIp6: boolean }): ChosenInterface;
-  /** Throws when this machine already carries these networks by other means. */
-  refuseOtherOverlay(ranges: readonly OverlayRange[]): void;
+  /** Throws when this machine already carries these networks by other means; gives addresses that are odd. */
+  refuseOtherOverlay(ranges: readonly OverlayRange[]): { link: string; address: string }[];
   /** Returns the undo. */
   ensureForwarding(families: { ip6: boolean }): () => void;
   /** The subnets that a subnet.env names. */

@@ -6,7 +6,6 @@
  *   vxlan, wireguard   10.42.2.0/24 via 10.42.2.0 dev flannel.1      a route of another node's subnet
  *   host-gw            10.42.2.0/24 via 10.88.0.2 dev eth0           the same
  *   udp                10.42.0.0/16 dev flannel0                     a device with an address of the network
- *   cni0               10.42.9.1/24                                  a bridge for pods of another subnet than this node's
  */
 import type { Address } from '../netlink/address.ts';
 import type { Rtnetlink } from '../netlink/netlink.ts';
@@ -32,49 +31,49 @@ const mainTable = 254;
 /** A list for a person. */
 const mostNamed = 3;
 
-/** Throws TulleError 'other-overlay', one line with what to do. */
+/**
+ * Throws TulleError 'other-overlay', one line with what to do. Returns what is odd but in nobody's way: addresses of the network
+ * that are not this node's, as a bridge keeps them whose pods are of a subnet that the node had before.
+ */
 export function refuseOtherOverlay(
   netlink: Pick<Rtnetlink, 'routes' | 'addresses'>,
   ranges: readonly OverlayRange[],
-): void {
+): { link: string; address: string }[] {
   const routes = [...netlink.routes(4, mainTable), ...netlink.routes(6, mainTable)];
-  const addresses = netlink.addresses();
   for (const range of ranges) {
-    const text = printNetwork(range);
     const foreign = routes.filter(route => isForeign(range, route));
-    if (foreign.length > 0) {
-      const [{ link = '' }] = foreign;
-      throw refusal(`packets for ${text} already leave by other routes (${printRoutes(foreign)})`, link, foreign);
-    }
-    const stray = addresses.find(address => isStray(range, address));
-    if (stray !== undefined) {
-      const what = `${stray.link} has ${stray.address}/${stray.prefixLength}, which is in ${text}`;
-      throw refusal(`${what} and not in this node's subnet ${printOwn(range)}`, stray.link, []);
-    }
+    if (foreign.length > 0) throw refusal(printNetwork(range), foreign);
   }
+  const addresses = netlink.addresses();
+  return ranges
+    .flatMap(range => addresses.filter(address => isStray(range, address)))
+    .map(({ link, address, prefixLength }) => ({
+      link,
+      address: `${address}/${prefixLength}`,
+    }));
 }
 
-function refusal(what: string, link: string, routes: readonly Route[]): TulleError {
-  const named = new Set(routes.flatMap(route => (route.link?.startsWith('flannel') ? [route.link] : [])));
-  if (link.startsWith('flannel')) named.add(link);
+function refusal(network: string, routes: readonly Route[]): TulleError {
+  const named = new Set(routes.flatMap(route => (isFlannels(route) ? [route.link] : [])));
   const remove =
     named.size > 0
       ? [...named].map(name => `"ip link delete ${name}"`).join(', ')
-      : routes.length > 0
-        ? `"ip route delete ${routes[0].destination}" for each`
-        : `"ip link delete ${link}"`;
+      : `"ip route delete ${routes[0].destination}" for each`;
   return new TulleError(
     'other-overlay',
-    `${what}: another overlay such as flannel runs here or left them behind: delete its DaemonSet ` +
-      `(kubectl -n kube-flannel delete daemonset kube-flannel-ds), then on this node ${remove}, and start again`,
+    `packets for ${network} already leave by other routes (${printRoutes(routes)}): another overlay such as flannel runs ` +
+      'here or left them behind: delete its DaemonSet (kubectl -n kube-flannel delete daemonset kube-flannel-ds), ' +
+      `then on this node ${remove}, and start again`,
   );
 }
 
-/** A unicast route into the network that is neither into this node's own subnet nor made by the kernel for an address. */
-function isForeign(range: OverlayRange, { destination, type, link, gateway }: Route): boolean {
+const isFlannels = ({ link }: Route): boolean => link?.startsWith('flannel') ?? false;
+
+/** A way into the network that is neither into this node's own subnet nor to a link of its own: through a gateway, or flannel's device. */
+function isForeign(range: OverlayRange, route: Route): boolean {
+  const { destination, type, gateway } = route;
   if (type !== 'unicast' || !insideNetwork(range, destination) || insideOwn(range, destination)) return false;
-  // Where the whole network goes to a device without a next hop, the device decides: flannel's, or our own of a moment ago.
-  return destination !== printNetwork(range) || gateway !== undefined || (link?.startsWith('flannel') ?? false);
+  return gateway !== undefined || isFlannels(route);
 }
 
 function isStray(range: OverlayRange, { address, prefixLength }: Address): boolean {
@@ -104,7 +103,6 @@ function inside(outer: Subnet4 | Subnet6, cidr: string): boolean {
 const print = (subnet: Subnet4 | Subnet6): string =>
   typeof subnet.address === 'number' ? formatCidr4(subnet as Subnet4) : formatCidr6(subnet as Subnet6);
 const printNetwork = ({ network }: OverlayRange): string => print(network);
-const printOwn = ({ own }: OverlayRange): string => print(own);
 
 function printRoutes(routes: readonly Route[]): string {
   const texts = routes.map(({ destination, link }) => `${destination} dev ${link ?? '?'}`);

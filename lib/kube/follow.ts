@@ -105,6 +105,7 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
   const { firstPauseMs, longestPauseMs } = times;
   let version = options.from;
   let pauseMs = firstPauseMs;
+  let doubtful = false;
   let awaySince: number | undefined;
   let saidAt = Number.NEGATIVE_INFINITY;
   const pause = (ms: number): Promise<void> => sleep(ms, undefined, { signal }).catch(() => {}); // aborted: the loop sees it
@@ -138,6 +139,8 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
         isBack();
         yield table.snapshot(versions.revisionOf(version));
       }
+      if (doubtful) await checkPresent(api, versions);
+      doubtful = false;
       const startedAt = performance.now();
       for await (const batch of watchFrom(version, options, isBack)) {
         version = batch.version;
@@ -157,6 +160,7 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
         continue;
       }
       onTrouble?.(messageOf(error));
+      doubtful = true;
       const now = performance.now();
       awaySince ??= now;
       if (now - saidAt >= reminderMs) {
@@ -168,6 +172,17 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
       pauseMs = Math.min(pauseMs * 2, longestPauseMs);
     }
   }
+}
+
+/**
+ * A server that was away may be another one when it is back, with a store from a backup. It would let us watch from a version
+ * that it does not have, and say nothing until it has. Throws Gap.
+ */
+async function checkPresent(api: Api, versions: Versions): Promise<void> {
+  const query = { limit: '1' };
+  const page = await api.request({ purpose: { verb: 'list', resource: 'nodes' }, path: '/api/v1/nodes', query });
+  const version = versionOf(page);
+  if (version !== undefined && versions.isOlder(version)) throw new Gap(`its version is ${version} now, an older one`);
 }
 
 interface Batch {

@@ -13,6 +13,8 @@ const firstRevision = 2 ** 32;
 export interface Versions {
   /** Throws RegistryError 'unavailable' for a text that is no version. */
   revisionOf(version: string): number;
+  /** Whether a version that the server names now is older than one that it named before. */
+  isOlder(version: string): boolean;
   /** The version of a list that reads the present: the one moment at which a step back shows. True when it did. */
   atPresent(version: string): boolean;
 }
@@ -32,6 +34,7 @@ export function createVersions(): Versions {
       highest = Math.max(highest, number);
       return offset + number;
     },
+    isOlder: version => numberOf(version) < highest,
     atPresent(version) {
       const number = numberOf(version);
       const steppedBack = number < highest;

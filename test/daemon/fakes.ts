@@ -176,7 +176,10 @@ export function fakeParts() {
       enter('chooseInterface');
       return { name: 'eth0', index: 2, mtu: 1500, address4: '10.88.0.1' };
     },
-    refuseOtherOverlay: () => enter('refuseOtherOverlay'),
+    refuseOtherOverlay: () => {
+      enter('refuseOtherOverlay');
+      return [];
+    },
     ensureForwarding: () => {
       enter('ensureForwarding');
       return () => enter('forwarding.undo');

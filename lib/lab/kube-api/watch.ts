@@ -46,6 +46,8 @@ export function serveWatch(store: ObjectStore, response: ServerResponse, options
     write('BOOKMARK', { kind: resource.kind, apiVersion: 'v1', metadata });
   };
   const tell = (change: Change): void => {
+    // As the real one: who asks from a version that is not there yet hears nothing until it has come and gone.
+    if (from !== undefined && change.revision <= from) return;
     sent = change.revision;
     if (change.resource !== resource) return;
     if (namespace !== '' && change.object.metadata.namespace !== namespace) return;
