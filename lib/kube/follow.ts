@@ -108,6 +108,7 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
   let doubtful = false;
   let awaySince: number | undefined;
   let saidAt = Number.NEGATIVE_INFINITY;
+  let saidKind = 0;
   const pause = (ms: number): Promise<void> => sleep(ms, undefined, { signal }).catch(() => {}); // aborted: the loop sees it
 
   const isBack = (): void => {
@@ -163,8 +164,11 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
       doubtful = true;
       const now = performance.now();
       awaySince ??= now;
-      if (now - saidAt >= reminderMs) {
+      // Once a minute, and when it is something else: a server that is back and does not know us any more.
+      const kind = error instanceof ApiFailure ? error.status : -1;
+      if (now - saidAt >= reminderMs || kind !== saidKind) {
         saidAt = now;
+        saidKind = kind;
         log.warn({ reason: messageOf(error) }, 'the watch of nodes is interrupted: going on with what is known');
       }
       const asked = error instanceof ApiFailure ? (error.retryAfterMs ?? 0) : 0;
