@@ -131,6 +131,10 @@ t.test('a node with a file registry: waiting, well, and when the directory goes'
   t.hasStrict(Object.keys(json), ['node', 'version']);
   for (const key of ['node', 'lease', 'registry', 'peers', 'drops', 'offloads']) t.ok(key in json, key);
 
+  const cluster = await tulle('--cluster', '--socket', socket);
+  t.equal(cluster.code, 1);
+  t.match(cluster.out, /^node1 .* healthy .*\n(.*\n)*node2 .* NO ANSWER .*\n1 of 2 nodes did not answer\n/m);
+
   t.comment('the directory goes: first unhealthy, then fenced, and well again when it is back');
   renameSync(world.registry, `${world.registry}.away`);
   t.match(await statusWhen(socket, status => !status.registry.healthy), { healthy: false });

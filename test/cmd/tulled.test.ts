@@ -1,10 +1,11 @@
 // tulled as a process: what it says and how it ends when something is wrong. Nothing here gets as far as a device.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { flags } from '../../lib/daemon/flags.ts';
+import { askControl } from '../../lib/observe/control-client.ts';
 import { version } from '../../lib/util/version.ts';
 import { environment, program, spawnTulled } from '../daemon/process.ts';
 
@@ -194,8 +195,14 @@ t.test('secrets do not come out by any door', { skip }, async t => {
       t.notMatch(stdout + stderr, /hunter22|SECRETKEYTEXT/);
     }
     const variables = { FLANNELD_ETCD_USERNAME: 'me', FLANNELD_ETCD_PASSWORD: 'hunter22' };
-    const waiting = spawnTulled([...common, '-etcd-endpoints=http://127.0.0.1:1'], variables);
+    const socket = join(mkdtempSync('/tmp/tulle-test-door-'), 'tulled.sock');
+    t.teardown(() => rmSync(dirname(socket), { recursive: true, force: true }));
+    const door = `-control-socket=${socket}`;
+    const waiting = spawnTulled([...common, door, '-etcd-endpoints=http://127.0.0.1:1'], variables);
     await waiting.saw(/waiting for the registry/);
+    for (const path of ['/status', '/metrics']) {
+      t.notMatch(JSON.stringify(await askControl(socket, { path })), /hunter22/, path);
+    }
     await waiting.end('SIGTERM');
     t.notMatch(waiting.stderr(), /hunter22/);
   }
