@@ -65,6 +65,8 @@ for (const [name, format] of [
     const [one, two] = [capture(a), capture(b)];
     one.set(WHOLE);
     two.set(WHOLE);
+    /** The numbers of the trains that were sent and received, each once. */
+    const trains: [number[], number[]] = [[], []];
     for (let round = 0; round < 40; round++) {
       const reads = Array.from({ length: 1 + below(random, 16) }, () => {
         const kind = below(random, 3);
@@ -99,6 +101,8 @@ for (const [name, format] of [
         ),
         'its place in its train',
       );
+      trains[0].push(...datagrams.filter(({ index, count }) => count > 1 && index === 0).map(({ train }) => train));
+      t.ok(datagrams.every(({ train, count }) => count === 0 || trains[0].includes(train)));
       t.ok(
         seen.every(
           ({ flags, remote, subnet }) => flags & RECORD_HAS_PEER && remote === '10.88.0.2' && subnet === 0x0a2a0200,
@@ -114,6 +118,9 @@ for (const [name, format] of [
         sent.flatMap(train => train.datagrams.map(hex)),
         'what came',
       ) || t.bailout();
+      const inTrains = came.filter(at(POINT_UDP_RECEIVED)).filter(({ count }) => count > 1);
+      trains[1].push(...inTrains.filter(({ index }) => index === 0).map(({ train }) => train));
+      t.ok(inTrains.every(({ train }) => trains[1].includes(train)));
       const records = came.filter(at(POINT_TUN_WRITTEN));
       t.same(
         records.map(record => hex(record.data)),
@@ -127,6 +134,7 @@ for (const [name, format] of [
       t.ok(came.every(record => record.remote === '10.88.0.1' && record.subnet === 0x0a2a0100));
       t.ok(came.every(record => record.reason < 0));
     }
+    for (const numbers of trains) t.equal(new Set(numbers).size, numbers.length, 'no two trains have one number');
   });
 }
 
