@@ -25,6 +25,7 @@ export function hintsFor(
     find('ip') === undefined ? inside('node1', 'cat /proc/net/route') : inside('node1', 'ip -brief address'),
     inside('node1', 'cat /proc/net/dev'),
     `cat ${directory}/node1/tulled.log`,
+    `${programName()} capture --socket ${directory}/node1/tulled.sock --print`,
     `${tulle} down${name}`,
   ];
 }

@@ -18,5 +18,6 @@ t.test('only programs that are there', async t => {
     /lab exec pod1 -- ping -c 3 10\.42\.2\.2\n.* lab exec node1 -- ip -brief address/,
   );
   t.notMatch(hints('lab'), /ping|ip -brief/);
+  t.match(hints('lab'), /capture --socket \/run\/tulle\/lab\/lab\/node1\/tulled\.sock --print\n/);
   t.match(hints('other'), /lab exec --name other node1 -- cat[\s\S]*lab down --name other$/);
 });
