@@ -1,7 +1,11 @@
 // The control socket in the daemon's run: there from the first step to the last, whatever happens between.
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { runDaemon } from '../../lib/daemon/daemon.ts';
 import { runCniOnly } from '../../lib/daemon/serve-cni.ts';
+import type { ControlRoutes } from '../../lib/observe/control.ts';
 import { TulleError } from '../../lib/util/errors.ts';
 import { daemonOptionsOf, fakeParts, recordingLogger } from './fakes.ts';
 
@@ -54,4 +58,31 @@ t.test('the page comes with the control socket, which it needs, and goes before 
   t.ok(calls.indexOf('page closed') < calls.indexOf('control.close'));
   t.notOk(JSON.stringify(lines).includes('token'), 'its address, with the token, is not logged');
   await t.rejects(runCniOnly(daemonOptionsOf({ ui }), parts, log, stop.signal), { code: 'bad-option' });
+});
+
+t.test('docs/status.md lists what is answered, and nothing else', async t => {
+  const { parts } = fakeParts();
+  const stop = new AbortController();
+  stop.abort();
+  let routes: string[] = [];
+  const listening = {
+    ...parts,
+    serveControl: async (_path: string, table: ControlRoutes) => {
+      routes = table.list();
+      return { close: async () => {} };
+    },
+  };
+  await runCniOnly(
+    daemonOptionsOf({ control: { socket: '/x', given: true } }),
+    listening,
+    recordingLogger().log,
+    stop.signal,
+  );
+  const findRoot = (from: string): string => (existsSync(join(from, 'tsconfig.json')) ? from : findRoot(dirname(from)));
+  const text = readFileSync(join(findRoot(dirname(fileURLToPath(import.meta.url))), 'docs/status.md'), 'utf8');
+  t.same(
+    [...text.matchAll(/^\| `((?:GET|POST) [^`]+)` \|/gm)].map(match => match[1]).sort(),
+    routes,
+    'give each route a row there',
+  );
 });
