@@ -1,7 +1,8 @@
 /** One packet on demand, or a short stream, from pod to pod: what the page's "Send and watch" does. */
 import * as sys from '../sys/sys.ts';
 import { finish, pseudoSum4, sum } from '../wire/checksum.ts';
-import { emitIp4, IP4_HEADER_BYTES, PROTOCOL_UDP, parseAddress4 } from '../wire/ip4.ts';
+import { contains4, parseCidr4, sizeOf } from '../wire/cidr.ts';
+import { emitIp4, formatAddress4, IP4_HEADER_BYTES, PROTOCOL_UDP, parseAddress4 } from '../wire/ip4.ts';
 import { emitUdp, setUdpChecksum, UDP_HEADER_BYTES } from '../wire/udp.ts';
 import { type End, measureTcp } from './measure.ts';
 import { usageError } from './options.ts';
@@ -32,15 +33,25 @@ export async function sendPacket(from: End, to: End, kind: SendKind, size: numbe
   return `${way}: ${size} bytes over TCP in ${ms.toFixed(1)} ms`;
 }
 
-/** What the form asked for, checked. Throws TulleError 'usage'. */
-export function sendOf(body: unknown, pods: readonly End[]): { from: End; to: End; kind: SendKind; size: number } {
+/** What the form calls an address that nobody leases: what is sent there is dropped, and the sender is told. */
+export const NOBODY = 'nobody';
+
+/** What the form asked for, checked; `free` is an address that nobody leases. Throws TulleError 'usage'. */
+export function sendOf(
+  body: unknown,
+  pods: readonly End[],
+  free: string,
+): { from: End; to: End; kind: SendKind; size: number } {
   const { from, to, kind, size } = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>;
   const podOf = (name: unknown): End => {
     const found = pods.find(pod => pod.name === name);
     if (found === undefined) throw usageError(`there is no pod "${String(name).slice(0, 40)}"`);
     return found;
   };
-  const [source, target] = [podOf(from), podOf(to)];
+  const source = podOf(from);
+  const target =
+    to === NOBODY ? { name: 'an address that nobody leases', namespaceFile: '', address: free } : podOf(to);
+  if (to === NOBODY && kind === 'tcp') throw usageError('nobody is there to take a stream: send a ping or UDP');
   if (source === target) throw usageError('choose two pods');
   if (kind !== 'icmp' && kind !== 'udp' && kind !== 'tcp') throw usageError('a packet is icmp, udp or tcp');
   const [least, most] = LIMITS[kind];
@@ -65,4 +76,17 @@ function sendUdpPacket(from: End, to: End, size: number): void {
   } finally {
     sys.close(handle);
   }
+}
+
+/** An address of the network in a subnet that is not among these; all of one length. */
+export function freeAddress(network: string, subnets: readonly string[]): string {
+  const whole = parseCidr4(network);
+  const taken = subnets.map(parseCidr4).filter(subnet => subnet !== undefined);
+  if (whole === undefined || taken.length === 0) return '0.0.0.0';
+  const size = sizeOf(taken[0].prefixLength);
+  // From the end, because leases are drawn from everywhere and the last subnet is as good as any.
+  for (let base = whole.address + sizeOf(whole.prefixLength) - size; base >= whole.address; base -= size) {
+    if (!taken.some(subnet => contains4(subnet, base))) return formatAddress4(base + 2);
+  }
+  return '0.0.0.0';
 }

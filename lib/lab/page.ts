@@ -18,7 +18,7 @@ import type { End } from './measure.ts';
 import { faultForms, faultView, specOf } from './page-faults.ts';
 import { LinkRates } from './page-links.ts';
 import { climbLadder, LADDER } from './page-measure.ts';
-import { sendOf, sendPacket } from './page-send.ts';
+import { freeAddress, sendOf, sendPacket } from './page-send.ts';
 import type { LabFacts, NodeFacts } from './picture.ts';
 import type { LabTransport } from './plan.ts';
 import { type LabState, namespaceFile } from './state.ts';
@@ -65,6 +65,8 @@ class LabSource implements PageSource {
   readonly #options: LabPageOptions;
   readonly #nodes: readonly NodeFacts[];
   readonly #pods: readonly End[];
+  /** An address that nobody leases. */
+  readonly #free: string;
   #publish: (message: Message) => void = () => {};
   #watch: NodeWatch | undefined;
   #captureEnds: NodeJS.Timeout | undefined;
@@ -78,6 +80,10 @@ class LabSource implements PageSource {
     this.#options = options;
     this.#nodes = options.facts.nodes;
     this.#transport = options.facts.transport;
+    this.#free = freeAddress(
+      options.facts.network,
+      options.facts.nodes.map(node => node.subnet),
+    );
     this.#pods = options.facts.pods.map(({ name, address }) => ({
       name,
       namespaceFile: namespaceFile(options.state, name),
@@ -121,6 +127,7 @@ class LabSource implements PageSource {
       }
     };
     void look();
+    publish({ event: 'capture', data: { on: false }, latest: true });
     if (this.#measured !== undefined) publish({ event: 'measure', data: this.#measured, latest: true });
     const every = LOOK_MS * Math.max(1, this.#nodes.length / NODES_PER_SECOND);
     const timer = setInterval(() => void look(), every);
@@ -128,6 +135,7 @@ class LabSource implements PageSource {
     return () => {
       clearInterval(timer);
       clearTimeout(this.#captureEnds);
+      this.#captureEnds = undefined;
       watch.close();
       this.#watch = undefined;
       this.#publish = () => {};
@@ -220,7 +228,7 @@ class LabSource implements PageSource {
   }
 
   async #send(body: unknown): Promise<string> {
-    const { from, to, kind, size } = sendOf(body, this.#pods);
+    const { from, to, kind, size } = sendOf(body, this.#pods, this.#free);
     if (this.#measuring) throw new TulleError('busy', 'a measurement runs: wait until it is done');
     const watch = this.#watch;
     const own = watch !== undefined && !watch.capturing;

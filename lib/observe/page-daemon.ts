@@ -81,6 +81,7 @@ export class DaemonSource implements PageSource {
         busy = false;
       }
     };
+    publish({ event: 'capture', data: { on: false }, latest: true });
     void look();
     const timer = setInterval(() => void look(), LOOK_MS);
     timer.unref();

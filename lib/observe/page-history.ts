@@ -10,7 +10,8 @@ const MOST_CHANGES = 500;
 export function historyOf(records: readonly JournalRecord[], past?: Past): LeaseHistory | undefined {
   const { registry, revision } = viewOf(records);
   if (registry === undefined) return undefined;
-  const all = mergeHistory(past, journalChanges(records, registry));
+  // A journal tells what its node saw in the order in which it saw it: its own lease first, then those that were there before.
+  const all = mergeHistory(past, journalChanges(records, registry)).sort((a, b) => a.revision - b.revision);
   const changes = all.slice(-MOST_CHANGES);
   const before: Change[] = all.slice(0, all.length - changes.length);
   const base: Holding[] = [...replay(new Map<string, Holding>(), before).values()].sort((a, b) =>

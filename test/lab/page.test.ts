@@ -153,6 +153,19 @@ async function run(browser: Browser): Promise<void> {
     await page.waitForSelector('.active-faults', { state: 'detached' });
   });
 
+  t.test('a packet for nobody: dropped where it is looked up, and its sender told', async t => {
+    await page.click('#tab-packet');
+    await page.selectOption('.send select >> nth=1', 'nobody');
+    await send(page);
+    const journey = page.locator('.packet-list li button.dropped:has-text("echo request")').first();
+    await journey.click();
+    await page.keyboard.press('End');
+    t.match(await page.locator('.step-title h2').innerText(), /4\/4\s*Looked up, and stopped/);
+    t.match(await page.locator('.drop-reason').innerText(), /egress-no-lease\s+nobody holds a lease/);
+    t.match(await page.locator('.facts').innerText(), /nobody holds a lease for it/);
+    await page.selectOption('.send select >> nth=1', 'pod2');
+  });
+
   t.test('the leases and their past', async t => {
     await page.click('#tab-leases');
     await page.waitForSelector('tbody tr >> nth=1');

@@ -4,6 +4,8 @@ import { useState } from 'preact/hooks';
 import { act } from './live.ts';
 import { change, current, type State } from './store.ts';
 
+/** As lib/lab/page-send.ts calls it. */
+const NOBODY = 'nobody';
 const USUAL: Readonly<Record<string, number>> = { icmp: 56, udp: 64, tcp: 20_000 };
 const MOST: Readonly<Record<string, number>> = { icmp: 4000, udp: 4000, tcp: 60_000 };
 
@@ -17,7 +19,7 @@ export function SendForm({ state }: { state: State }): JSX.Element {
   const [busy, setBusy] = useState(false);
   const source = from === '' ? pods[0]?.name : from;
   const other = pods.find(pod => pod.node !== pods.find(({ name }) => name === source)?.node)?.name;
-  const target = to === '' || to === source ? other : to;
+  const target = to === '' || to === source || (to === NOBODY && kind === 'tcp') ? other : to;
   const send = async (): Promise<void> => {
     setBusy(true);
     const before = new Set(current().journeys.map(journey => journey.id));
@@ -31,22 +33,18 @@ export function SendForm({ state }: { state: State }): JSX.Element {
       await new Promise(resolve => setTimeout(resolve, 100));
     }
   };
-  const choice = (
-    label: string,
-    value: string | undefined,
-    set: (value: string) => void,
-    without: string | undefined,
-  ): JSX.Element => (
+  const choice = (label: string, value: string | undefined, set: (value: string) => void, to: boolean): JSX.Element => (
     <label>
       {label}
       <select value={value ?? ''} onChange={event => set(event.currentTarget.value)}>
         {pods
-          .filter(pod => pod.name !== without)
+          .filter(pod => !to || pod.name !== source)
           .map(pod => (
             <option value={pod.name} key={pod.name}>
               {pod.name} · {pod.address}
             </option>
           ))}
+        {to && kind !== 'tcp' && <option value={NOBODY}>an address nobody leases</option>}
       </select>
     </label>
   );
@@ -59,8 +57,8 @@ export function SendForm({ state }: { state: State }): JSX.Element {
       }}
     >
       <h2>Send and watch</h2>
-      {choice('from', source, setFrom, undefined)}
-      {choice('to', target, setTo, source)}
+      {choice('from', source, setFrom, false)}
+      {choice('to', target, setTo, true)}
       <div class="pair">
         <label>
           kind
