@@ -135,6 +135,9 @@ for (const transport of ['offload', 'batch', 'dgram'] as const) {
     t.match(syn.steps.at(-1)?.lines[0], /nobody listens on that port/);
     const udp = await one.trace({ ...to2, protocol: 'udp', port: 9 });
     t.match(udp.steps.at(-1)?.lines[0], /unreachable/);
+    const nobody = await one.trace({ ...to2, destination: '10.42.2.77' });
+    t.match([nobody.outcome, nobody.steps.at(-1)?.verdict], ['delivered', 'open'], 'no pod has that address');
+    t.match(nobody.steps.at(-1)?.title, /no answer of 10.42.2.77 came/);
     const full = await one.trace({ ...to2, size: 1460 });
     t.equal(full.outcome, 'delivered', 'as long as a packet may be: the mark costs no byte');
     t.match(await one.observed.messages!.ask(one.overlay.peers()[0].subnet, 1, {}, 5_000), { node: 'node2' });

@@ -83,7 +83,9 @@ export function explain(question: TraceQuestion, state: TraceState, result?: Tra
 
   const far = farStep(state, fact, result, foresee(question, state, fact));
   steps.push(far.step);
-  if (result !== undefined && result.answers.length > 0) steps.push(answerStep(question, fact, result));
+  if (result !== undefined && (far.outcome !== 'stopped' || result.answers.length > 0)) {
+    steps.push(answerStep(question, fact, result));
+  }
   if (far.outcome === 'unknown' && result?.answers.some(answer => answer.reached)) return story('delivered');
   return story(far.outcome, far.where, far.reason);
 }

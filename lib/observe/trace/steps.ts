@@ -353,14 +353,23 @@ export function explainReason(reason: StopReason): string {
     : DROP_REASONS[reason as keyof typeof DROP_REASONS];
 }
 
-export function answerStep({ destination }: TraceQuestion, fact: PeerFact, { answers }: TraceResult): Step {
+export function answerStep({ destination, protocol }: TraceQuestion, fact: PeerFact, { answers }: TraceResult): Step {
   const reached = answers.some(answer => answer.reached);
+  const none =
+    protocol === 'udp'
+      ? 'a UDP datagram need not be answered'
+      : 'nobody there has that address, or something between it and its node drops the packet or the answer';
+  const title = reached
+    ? `${destination} answers`
+    : answers.length > 0
+      ? `an answer came, not from ${destination}`
+      : `no answer of ${destination} came within a second`;
   return {
     name: 'answer',
     node: nodeOf(fact),
     verdict: reached ? 'pass' : 'open',
-    title: reached ? `${destination} answers` : `an answer came, not from ${destination}`,
-    lines: answers.map(({ text, afterMs }) => `after ${ms(afterMs)}: ${text}`),
+    title,
+    lines: answers.length === 0 ? [none] : answers.map(({ text, afterMs }) => `after ${ms(afterMs)}: ${text}`),
     facts: { answers: answers.map(answer => ({ ...answer })) },
   };
 }
