@@ -34,6 +34,21 @@ t.test('help, and what is no flag', async t => {
   t.match(wrong.stderr, /^tulle: --jsonn: there is no such flag: see "tulle doctor --help"\n$/);
 });
 
+t.test('without root it says what it did not try', { skip }, async t => {
+  const args = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, program, 'doctor', '--json'];
+  const { stdout, stderr, error } = spawnSync('setpriv', args, { encoding: 'utf8', env: environment, timeout: 60_000 });
+  if (error !== undefined || /setpriv:|EACCES|Cannot find module/.test(stderr)) {
+    t.pass('not tested', { skip: 'no setpriv here, or nobody may not read this directory' });
+    return;
+  }
+  const { untried, well, findings } = report(stdout);
+  t.ok(findings.some(({ code }) => code === 'not-root'));
+  for (const check of ['udp', 'links', 'rules'] as const) {
+    t.ok(untried.includes(check), check);
+    t.notOk(well.includes(check), check);
+  }
+});
+
 t.test('it leaves nothing behind, and a machine that runs these tests can carry an overlay', { skip }, async t => {
   const links = () => withRtnetlink(undefined, netlink => netlink.links().map(link => link.name)).sort();
   const folders = () => readdirSync(tmpdir()).filter(name => name.startsWith('tulle-doctor-'));

@@ -24,6 +24,8 @@ export interface DoctorReport {
   findings: readonly Finding[];
   /** Checks without any finding. */
   well: readonly Check[];
+  /** Checks that need what is not there: root, a namespace of one's own. */
+  untried: readonly Check[];
   facts: MachineFacts;
 }
 
@@ -49,11 +51,14 @@ async function examine({ socket, interface: wanted, peersOf }: DoctorOptions): P
   });
   const findings = [...diagnoseMachine(facts, status), ...(await peerFindings(facts, status, peersOf))];
   findings.sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity));
+  // A device was opened at most, and nothing was made.
+  const untried: Check[] = facts.namespace.ok ? [] : ['tun', 'udp', 'links', 'rules'];
   const ill = new Set(findings.map(({ check }) => check));
   return {
     healthy: findings.every(({ severity }) => severity !== 'error'),
     findings,
-    well: (Object.keys(CHECKS) as Check[]).filter(check => !ill.has(check)),
+    well: (Object.keys(CHECKS) as Check[]).filter(check => !ill.has(check) && !untried.includes(check)),
+    untried: untried.filter(check => !ill.has(check)),
     facts,
   };
 }
@@ -83,12 +88,13 @@ async function peerFindings(
 
 const SIGNS: Readonly<Record<Severity, string>> = { error: 'ERROR', warning: 'warning', note: 'note' };
 
-export function printReport({ findings, well, healthy }: DoctorReport): string {
+export function printReport({ findings, well, untried, healthy }: DoctorReport): string {
   const lines = findings.map(
     ({ code, severity, text, advice }) => `${SIGNS[severity].padEnd(7)}  ${text}  [${code}]\n         ${advice}\n`,
   );
   const fine = well.map(check => `ok       ${CHECKS[check]}\n`);
+  const open = untried.map(check => `untried  ${CHECKS[check]}\n`);
   const count = findings.filter(({ severity }) => severity === 'error').length;
   const end = healthy ? 'nothing here keeps an overlay from working' : `${count} to mend; docs/doctor.md explains each`;
-  return printable(`${[...lines, ...fine].join('')}${end}\n`);
+  return printable(`${[...lines, ...fine, ...open].join('')}${end}\n`);
 }

@@ -1,6 +1,6 @@
 /** Who has a UDP port: /proc/net/udp says which sockets there are, /proc/PID/fd whose they are. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { formatAddress4 } from '../../wire/ip4.ts';
+import { formatAddress6 } from '../../wire/address6.ts';
 import type { PortHolder } from './facts.ts';
 
 export interface UdpSocket {
@@ -16,10 +16,15 @@ export function parseUdpTable(text: string): UdpSocket[] {
     const match = /^([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4})$/.exec(local ?? '');
     if (match === null || !/^\d+$/.test(inode ?? '')) return [];
     const [, address, port] = match;
-    // Each word is in the machine's order: little-endian.
-    const text4 = formatAddress4(Number.parseInt((address.match(/../g) ?? []).reverse().join(''), 16) >>> 0);
-    return [{ address: address.length === 8 ? text4 : 'IPv6', port: Number.parseInt(port, 16), inode }];
+    // Each word of four bytes is in the machine's order: little-endian.
+    return [{ address: printAddress(address), port: Number.parseInt(port, 16), inode }];
   });
+}
+
+function printAddress(hex: string): string {
+  const words = hex.match(/.{8}/g) ?? [];
+  const bytes = words.flatMap(word => (word.match(/../g) ?? []).reverse().map(byte => Number.parseInt(byte, 16)));
+  return bytes.length === 4 ? bytes.join('.') : formatAddress6(Uint8Array.from(bytes));
 }
 
 /** Everybody in this network namespace who has the port, but for the process that may. */

@@ -14,8 +14,8 @@ t.test('rows', async t => {
     { address: '127.0.0.1', port: 8285, inode: '4711' },
     { address: '0.0.0.0', port: 68, inode: '12' },
   ]);
-  const six = TABLE.replaceAll('0100007F:', `${'0'.repeat(32)}:`);
-  t.match(parseUdpTable(six)[0], { address: 'IPv6', port: 8285 });
+  const six = TABLE.replaceAll('0100007F:', 'B80D0120000000000000000001000000:');
+  t.match(parseUdpTable(six)[0], { address: '2001:db8::1', port: 8285 });
 });
 
 t.test('garbage gives no rows and no errors', async t => {
