@@ -3,7 +3,7 @@ import t, { type Test } from 'tap';
 import { type ApiObject, RESOURCES } from '../../lib/lab/kube-api/objects.ts';
 import { applyPatch, PATCH_TYPES } from '../../lib/lab/kube-api/patch.ts';
 import { type KubeApi, type KubeApiOptions, startKubeApi } from '../../lib/lab/kube-api/server.ts';
-import { prng, testSeed } from '../support/prng.ts';
+import { below, prng, testSeed } from '../support/prng.ts';
 
 interface Answer {
   status: number;
@@ -237,11 +237,11 @@ t.test('the three kinds of patches', async t => {
 t.test('a merge patch against a naive twin', async t => {
   const random = prng(testSeed());
   const value = (depth: number): unknown => {
-    const kind = Math.floor(random() * (depth > 2 ? 3 : 5));
+    const kind = below(random, depth > 2 ? 3 : 5);
     if (kind === 0) return null;
-    if (kind === 1) return Math.floor(random() * 3);
-    if (kind === 2) return [Math.floor(random() * 3)];
-    return Object.fromEntries(['a', 'b', 'c'].filter(() => random() < 0.6).map(key => [key, value(depth + 1)]));
+    if (kind === 1) return below(random, 3);
+    if (kind === 2) return [below(random, 3)];
+    return Object.fromEntries(['a', 'b', 'c'].filter(() => below(random, 10) < 6).map(key => [key, value(depth + 1)]));
   };
   /** RFC 7386 §2, word for word. */
   const twin = (target: unknown, patch: unknown): unknown => {
