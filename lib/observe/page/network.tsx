@@ -45,7 +45,7 @@ function NodeDetails({ node, peers }: { node: NodeView; peers: readonly PeerView
   const rows: readonly (readonly [string, string])[] = [
     ['endpoint', `${node.address}, port ${node.port}`],
     ['lease', `${node.subnet}, key ${node.leaseKey}${lease}`],
-    ['device', `${node.device.name}, MTU ${node.device.mtu} of ${node.underlayMtu}`],
+    ['device', deviceOf(node)],
     ['transport', node.transport],
   ];
   return (
@@ -91,6 +91,11 @@ function NodeDetails({ node, peers }: { node: NodeView; peers: readonly PeerView
   );
 }
 
+function deviceOf({ device, underlayMtu }: NodeView): string {
+  if (device.mtu === 0) return '';
+  return `${device.name}, MTU ${device.mtu}${underlayMtu > 0 ? ` of ${underlayMtu}` : ''}`;
+}
+
 function Drops({ state }: { state: State }): JSX.Element {
   const { drops } = state;
   return (
@@ -119,7 +124,8 @@ function Drops({ state }: { state: State }): JSX.Element {
 
 function RateChart({ state }: { state: State }): JSX.Element {
   const { rates, network } = state;
-  const names = network?.nodes.map(({ name }) => name).slice(0, 6) ?? [];
+  const counted = network?.nodes.filter(node => node.rates['eth0'] !== undefined) ?? [];
+  const names = counted.map(({ name }) => name).slice(0, 6);
   return (
     <figure class="rate-chart">
       <figcaption>Sent into the underlay, each node, the last two minutes</figcaption>

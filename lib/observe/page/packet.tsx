@@ -62,7 +62,9 @@ function NoPacket({ state }: { state: State }): JSX.Element {
       <p>
         {can
           ? 'Choose two pods on the left and send a packet: every place that it passes is shown here, byte by byte.'
-          : 'As soon as a packet is captured, it is shown here. Or drop a pcapng file on this page.'}
+          : state.hello.mayAct && state.hello.actions.includes('capture')
+            ? 'Press Record: what passes through this node is shown here, byte by byte. Or drop a pcapng file on this page.'
+            : 'As soon as a packet is captured, it is shown here. Or drop a pcapng file on this page.'}
       </p>
     </section>
   );

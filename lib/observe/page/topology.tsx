@@ -44,7 +44,7 @@ export function Topology({
         </g>
       ))}
       <text x={24} y={BUS - 12} class="label soft">
-        underlay {network.underlay} · pod network {network.network} · registry {network.registry}
+        {titleOf(network)}
       </text>
       {nodes.map((node, i) => (
         <NodeCard
@@ -59,6 +59,14 @@ export function Topology({
       ))}
     </svg>
   );
+}
+
+/** What is known of: a daemon does not know how wide its underlay is. */
+function titleOf({ underlay, network, registry }: NetworkView): string {
+  const parts = [underlay === '' ? 'underlay' : `underlay ${underlay}`];
+  if (network !== '') parts.push(`pod network ${network}`);
+  if (registry !== '') parts.push(`registry ${registry}`);
+  return parts.join(' · ');
 }
 
 interface CardProps {
@@ -81,12 +89,16 @@ function NodeCard({ node, pods, x, y, selected, select }: CardProps): JSX.Elemen
   return (
     <g class="node-group">
       <Link x={middle} from={y} to={top} rate={eth0} />
-      <text x={middle + 12} y={y + 24} class="label rate">
-        ↑ {bitRate(eth0?.sentBytes ?? 0)}
-      </text>
-      <text x={middle + 12} y={y + 42} class="label rate">
-        ↓ {bitRate(eth0?.receivedBytes ?? 0)}
-      </text>
+      {eth0 !== undefined && (
+        <>
+          <text x={middle + 12} y={y + 24} class="label rate">
+            ↑ {bitRate(eth0.sentBytes)}
+          </text>
+          <text x={middle + 12} y={y + 42} class="label rate">
+            ↓ {bitRate(eth0.receivedBytes)}
+          </text>
+        </>
+      )}
       <text x={middle - 12} y={y + 34} class="label soft" text-anchor="end">
         {node.address}
       </text>
@@ -115,8 +127,8 @@ function NodeCard({ node, pods, x, y, selected, select }: CardProps): JSX.Elemen
         )}
         <line x1={x} x2={x + CARD.width} y1={top + 40} y2={top + 40} class="rule" />
         <Row x={x} y={top + 59} name="lease" value={node.subnet} />
-        <Row x={x} y={top + 79} name="tulled" value={node.transport} />
-        <Row x={x} y={top + 99} name={node.device.name} value={`MTU ${node.device.mtu}`} />
+        {node.transport !== '' && <Row x={x} y={top + 79} name="tulled" value={node.transport} />}
+        {node.device.mtu > 0 && <Row x={x} y={top + 99} name={node.device.name} value={`MTU ${node.device.mtu}`} />}
       </g>
       {shown.map((pod, i) => {
         const podTop = bottom + 26 + i * (POD.height + POD.gap);
