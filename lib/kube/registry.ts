@@ -143,13 +143,15 @@ export function openKubeRegistry(options: KubeRegistryOptions): Registry {
       families = netConf.families;
       if (source === undefined) return netConf;
       const node = await ownNode();
-      const facts = await node.read();
+      // Asked every minute by every node of a cluster: what the watch knows is good enough, and costs no call.
+      const watched = followed?.get(node.name);
+      const facts = watched ?? (await node.read());
       if (facts === undefined) {
         throw new RegistryError('no-config', `the cluster has no node ${node.name}: waiting for its kubelet`);
       }
       const { subnets, problem } = facts;
       if (subnets === undefined) throw new RegistryError('no-config', unassigned(node.name, problem).message);
-      see(facts);
+      if (watched === undefined) see(facts);
       return { text: netConfFor(netConf, netConfigPath, node.name, subnets), revision: netConf.revision };
     },
 

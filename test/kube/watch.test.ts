@@ -218,3 +218,19 @@ t.test('garbage on the stream', async t => {
   bench.write('node1', address('10.88.0.11'));
   await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
 });
+
+t.test('a look at the net-conf costs no call while a watch runs', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const registry = bench.registry('node1');
+  await registry.config();
+  const peer = follow(t, registry);
+  await until('the snapshot', () => peer.messages.length === 1);
+  const asked = bench.api.asked.length;
+  t.match(JSON.parse((await registry.config()).text), { SubnetLen: 24 });
+  t.equal(bench.api.asked.filter(ask => ask.verb === 'get').length, 1, 'the one of the start');
+  t.ok(bench.api.asked.length <= asked + 1, 'but for the watch itself');
+  bench.removeNode('node1');
+  await until('it is gone', () => peer.view().length === 0);
+  await t.rejects(registry.config(), { code: 'no-config', message: /no node node1/ });
+});
