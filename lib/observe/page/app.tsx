@@ -55,12 +55,14 @@ export function App(): JSX.Element {
           </p>
         )}
       </div>
-      <div class="panel" id={`panel-${state.view}`} role="tabpanel" aria-labelledby={`tab-${state.view}`}>
-        {state.view === 'packet' && <PacketView state={state} />}
-        {state.view === 'network' && <NetworkPanel state={state} />}
-        {state.view === 'leases' && <LeasesView state={state} />}
-        {state.view === 'throughput' && <ThroughputView state={state} />}
-      </div>
+      <main>
+        <div class="panel" id={`panel-${state.view}`} role="tabpanel" aria-labelledby={`tab-${state.view}`}>
+          {state.view === 'packet' && <PacketView state={state} />}
+          {state.view === 'network' && <NetworkPanel state={state} />}
+          {state.view === 'leases' && <LeasesView state={state} />}
+          {state.view === 'throughput' && <ThroughputView state={state} />}
+        </div>
+      </main>
     </DropTarget>
   );
 }
