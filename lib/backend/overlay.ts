@@ -341,6 +341,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       },
       // What a data path that is gone has captured can still be read.
       drain: (take, most) => running.datapath.capture.drain(take, most),
+      lost: () => running.datapath.capture.lost(),
     },
     setDeadline(monotonicMs) {
       deadline = monotonicMs;

@@ -26,6 +26,8 @@ export interface CaptureSource {
   set(settings: CaptureSettings | undefined): void;
   /** Gives up to `most` records to `take`, oldest first; each is borrowed until it returns. Returns how many there were. */
   drain(take: (record: CaptureRecord) => void, most: number): number;
+  /** How many records did not fit so far; what is drained after this was asked says at least as many. */
+  lost(): number;
 }
 
 export class RingSource implements CaptureSource {
@@ -63,5 +65,9 @@ export class RingSource implements CaptureSource {
 
   drain(take: (record: CaptureRecord) => void, most: number): number {
     return this.#reader.drain(take, most);
+  }
+
+  lost(): number {
+    return this.#reader.lost;
   }
 }

@@ -94,6 +94,7 @@ export class Captures {
   #second = 0;
   /** The ring's count of lost records when we last looked. */
   #lost = 0;
+  #draining = false;
 
   /** `now`: milliseconds of the clock that the records' times are read from. */
   constructor(node: CapturedNode, now: () => number = monotonicMs) {
@@ -121,7 +122,10 @@ export class Captures {
       packets: 0,
       lost: 0,
     };
-    if (this.#readers.size === 0) this.#epoch = epochOf(this.#now);
+    if (this.#readers.size === 0) {
+      this.#epoch = epochOf(this.#now);
+      this.#lost = overlay.source.lost();
+    }
     this.#readers.add(reader);
     this.#apply();
     this.#schedule(0);
@@ -133,7 +137,9 @@ export class Captures {
         return reader.lost;
       },
       close: () => {
-        if (!this.#readers.delete(reader)) return;
+        if (!this.#readers.has(reader)) return;
+        this.#drain();
+        this.#readers.delete(reader);
         this.#apply();
       },
     };
@@ -163,8 +169,30 @@ export class Captures {
       for (const reader of this.#readers) reader.budget = reader.options.perSecond ?? Number.POSITIVE_INFINITY;
     }
     this.#apply();
-    const count = this.#overlay?.source.drain(record => this.#take(record), MOST_RECORDS) ?? 0;
-    this.#schedule(count === MOST_RECORDS ? 0 : DRAIN_MS);
+    this.#schedule(this.#drain() === MOST_RECORDS ? 0 : DRAIN_MS);
+  }
+
+  /** Takes what is in the ring, at most MOST_RECORDS; returns how many there were. */
+  #drain(): number {
+    const { source } = this.#overlay ?? {};
+    // A reader may close itself when it is given its last packet.
+    if (source === undefined || this.#draining) return 0;
+    this.#draining = true;
+    try {
+      const lost = source.lost();
+      const count = source.drain(record => this.#take(record), MOST_RECORDS);
+      // What was lost behind the last record no record tells of.
+      if (count < MOST_RECORDS) this.#lose(Math.max(lost, this.#lost));
+      return count;
+    } finally {
+      this.#draining = false;
+    }
+  }
+
+  /** The ring has lost so many records by now. */
+  #lose(lost: number): void {
+    for (const reader of this.#readers) reader.lost += lost - this.#lost;
+    this.#lost = lost;
   }
 
   /** Gives the worker the settings that serve all readers, when they are others than it has. */
@@ -201,11 +229,10 @@ export class Captures {
 
   #take(record: CaptureRecord): void {
     // Another overlay's ring counts from 0 again.
-    const lost = record.lost >= this.#lost ? record.lost - this.#lost : record.lost;
-    this.#lost = record.lost;
+    if (record.lost < this.#lost) this.#lost = 0;
+    this.#lose(record.lost);
     let packet: CapturedPacket | undefined;
     for (const reader of this.#readers) {
-      reader.lost += lost;
       if (reader.budget <= 0 || !wants(reader, record)) continue;
       packet ??= this.#copy(record);
       if (packet === undefined) return;

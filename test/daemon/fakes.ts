@@ -206,7 +206,7 @@ export function fakeParts() {
         mtu: 1460,
         address: options.address,
         port: options.backend.port,
-        capture: { set: () => {}, drain: () => 0 },
+        capture: { set: () => {}, drain: () => 0, lost: () => 0 },
         apply: changes => {
           for (const { kind, lease } of changes) {
             calls.push(`overlay.${kind} ${subnetKey(lease)}`);
