@@ -14,6 +14,7 @@ commands:
   doctor     what of this machine keeps an overlay from working, and what to do: "tulle doctor --help"
   trace      one packet followed from this node to its destination: "tulle trace --help"
   migrate    what becomes of a configuration of flannel's: "tulle migrate --help"
+  lesson     learn what an overlay does, step by step: "tulle lesson --list"
   cni        the CNI plugin of this machine: "tulle cni --help"
 
 The node daemon is a program of its own: "tulled --help".
@@ -29,6 +30,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(args: readonly string[]) 
   trace: async () => (await import('./tulle-trace.ts')).trace,
   migrate: async () => (await import('./tulle-migrate.ts')).migrate,
   lease: async () => (await import('./tulle-lease.ts')).lease,
+  lesson: async () => (await import('../lib/lab/lesson-command.ts')).lesson,
 };
 
 async function main(args: readonly string[]): Promise<number> {

@@ -35,6 +35,7 @@ export interface Daemon {
   readonly cniSocket: string;
 }
 
+export const daemonName = (node: string): string => `tulled on ${node}`;
 export const nodeDirectory = (state: LabState, node: string): string => join(state.directory, node);
 /** Where a node's daemon is asked: `tulle status --socket …`. */
 export const controlSocket = (state: LabState, node: string): string => join(nodeDirectory(state, node), 'tulled.sock');
@@ -99,7 +100,9 @@ export function startDaemon(state: LabState, plan: LabPlan, node: NodePlan): Dae
     `--control-socket=${controlSocket(state, node.name)}`,
   ];
   const environment = plan.registry === 'kube' ? { NODE_NAME: node.name } : {};
-  const name = `tulled on ${node.name}`;
+  // How to start it again: restart.ts.
+  writeFileSync(join(directory, 'tulled.start.json'), JSON.stringify({ args, environment }));
+  const name = daemonName(node.name);
   const process_ = startProgram(state, node.name, name, logFile, process.execPath, args, environment);
   return { node, process: process_, logFile, subnetFile, cniSocket };
 }

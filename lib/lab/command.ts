@@ -50,6 +50,12 @@ export async function lab(args: readonly string[]): Promise<number> {
       return labDown(rest);
     case 'exec':
       return labExec(rest);
+    case 'ping':
+    case 'tcp':
+    case 'forge':
+    case 'restart':
+    case 'stop':
+      return (await import('./tool-command.ts')).labTool(verb, rest);
     case 'fault':
       return labFault(rest);
     case 'status':

@@ -5,7 +5,10 @@ import type { LabState } from './state.ts';
 
 const EVERY_MS = 500;
 
-/** Looks now and then until the signal is aborted; `note` is for the person at the terminal. */
+/**
+ * Looks now and then until the signal is aborted; `note` is for the person at the terminal. Its timer is also what keeps the
+ * lab's process waiting when all daemons have been ended by hand: their handles did so until then.
+ */
 export function guardFaults(state: LabState, signal: AbortSignal, note: (text: string) => void): void {
   let busy = false;
   const timer = setInterval(() => {
@@ -15,7 +18,6 @@ export function guardFaults(state: LabState, signal: AbortSignal, note: (text: s
       busy = false;
     });
   }, EVERY_MS);
-  timer.unref();
   signal.addEventListener('abort', () => clearInterval(timer));
 
   async function look(): Promise<void> {

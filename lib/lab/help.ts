@@ -8,6 +8,9 @@ usage:
   tulle lab down [--name NAME]        take it down from another terminal, or clean up after a killed one
   tulle lab exec NODE|POD -- COMMAND  run a command inside a node or a pod; its exit code is passed on
   tulle lab fault add|list|remove     break the underlay on purpose: delay, loss, a small MTU, NAT, …
+  tulle lab ping|tcp FROM TO          measure, without other programs
+  tulle lab forge FROM NODE           send forged datagrams, to see them refused
+  tulle lab restart [NODE ...]        end daemons and start them again, with other flags; "lab stop" only ends one
   tulle lab status [--name NAME]      show the picture of the running lab again
 
 Every node is a network namespace with a TUN device, a tulled daemon and a subnet lease; the nodes hang on one switch,

@@ -57,12 +57,24 @@ export async function measurePairs(pairs: readonly (readonly [End, End])[]): Pro
   return facts;
 }
 
-/** One TCP stream. Rejects when either end fails, or when not every byte arrived (or not the right ones). */
-export async function measureTcp(from: End, to: End, load: Load): Promise<Received> {
+/**
+ * One TCP stream. Rejects when either end fails, when not every byte arrived (or not the right ones), and with code `stalled`
+ * when it is not done after `limitMs`.
+ */
+export async function measureTcp(from: End, to: End, load: Load, limitMs?: number): Promise<Received> {
   const hash = 'bytes' in load;
   const words = hash ? ['bytes', String(load.bytes), String(load.seed)] : ['seconds', String(load.seconds)];
   const sender = startTraffic(from, ['send', from.address, ...words]);
   let receiver: TrafficChild | undefined;
+  let isLate = false;
+  const limit = setTimeout(
+    () => {
+      isLate = true;
+      void sender.end();
+      void receiver?.end();
+    },
+    limitMs ?? 2 ** 31 - 1,
+  );
   try {
     const { port } = (await sender.next()) as { port: number };
     receiver = startTraffic(to, ['receive', from.address, String(port), ...(hash ? ['hash'] : [])]);
@@ -75,7 +87,12 @@ export async function measureTcp(from: End, to: End, load: Load): Promise<Receiv
       );
     }
     return { ...received, gbps: Math.round(received.gbps * 1000) / 1000 };
+  } catch (error) {
+    if (!isLate) throw error;
+    const what = `not done after ${Math.round(limitMs! / 100) / 10} s: it hangs`;
+    throw new TulleError('stalled', `TCP from ${from.name} to ${to.name} is ${what}`);
   } finally {
+    clearTimeout(limit);
     await Promise.all([sender.end(), receiver?.end()]);
   }
 }

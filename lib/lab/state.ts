@@ -6,6 +6,7 @@
  *   ROOT/lab/state.json   this record
  *   ROOT/lab/ns/…         the namespaces: bind mounts of nsfs
  *   ROOT/lab/exec/PID     commands that `lab exec` runs in the lab
+ *   ROOT/lab/faults.json  what is broken on purpose (fault-record.ts)
  *   ROOT/lab/…            registry, logs, subnet.env of each node
  *
  * ROOT is /run/tulle/lab for root, $XDG_RUNTIME_DIR/tulle/lab or /tmp/tulle-UID/lab for others.

@@ -129,6 +129,11 @@ t.test('exec and down from another terminal', { skip }, async t => {
     run('lab', 'exec', 'pod9', '--', 'true').stderr,
     /^tulle: there is no "pod9" in this lab: it has switch, node1/,
   );
+  const fault = run('lab', 'fault', 'add', 'delay', 'node1-node2', '--ms', '30');
+  t.equal(fault.stdout, 'delay1: node1-node2, each frame 30 ms later\n', fault.stderr);
+  const { medianMs } = JSON.parse(run('lab', 'ping', 'pod1', 'pod2', '--json').stdout);
+  t.ok(medianMs >= 60, `a fault without root: ${medianMs} ms`);
+  t.match(run('lab', 'fault', 'list').stdout, /^delay1 .*[1-9]\d* frames\n$/);
   t.match(run('lab', 'status').stdout, / Round trip, pod to pod/);
   t.match(run('lab', 'up', '--once').stderr, /running already|\/dev\/net\/tun may not be opened/);
 

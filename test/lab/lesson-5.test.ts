@@ -1,0 +1,6 @@
+// The learner plays lesson 5 by the book.
+import t from 'tap';
+import { playLesson, skipLessons } from '../support/lesson.ts';
+
+t.setTimeout(300_000);
+t.test('lesson 5', { skip: skipLessons }, async t => playLesson(t, 5));
