@@ -27,12 +27,16 @@ interface Lab {
 async function labOf(t: Test): Promise<Lab> {
   const root = mkdtempSync(join(tmpdir(), 'tulle-fault-cmd-'));
   const env = { ...process.env, TULLE_LAB_ROOT: root };
-  const child = spawn(process.execPath, [tulle, 'lab', 'up', '--seconds', '1'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(process.execPath, [tulle, 'lab', 'up', '--seconds', '1'], {
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   let text = '';
   child.stderr.setEncoding('utf8').on('data', (piece: string) => {
     text += piece;
   });
-  const run = (...args: string[]) => spawnSync(process.execPath, [tulle, ...args], { env, encoding: 'utf8', timeout: LIMIT_MS });
+  const run = (...args: string[]) =>
+    spawnSync(process.execPath, [tulle, ...args], { env, encoding: 'utf8', timeout: LIMIT_MS });
   t.teardown(() => {
     run('lab', 'down');
     rmSync(root, { recursive: true, force: true });
@@ -64,7 +68,10 @@ t.test('a lab with faults', { skip }, async t => {
     t.equal(added.stdout, 'nat1: node1-node2, its packets come from 10.88.0.200\n', added.stderr);
     t.notOk(reaches(), 'no echo comes back');
     t.ok(drops('node2')['ingress-unknown-sender'] > before, 'node2 refuses what comes from another address');
-    t.match(run('lab', 'fault', 'list').stdout, /^nat1 {2}node1-node2 {2}its packets come from 10\.88\.0\.200 {2}[1-9]\d* frames\n$/);
+    t.match(
+      run('lab', 'fault', 'list').stdout,
+      /^nat1 {2}node1-node2 {2}its packets come from 10\.88\.0\.200 {2}[1-9]\d* frames\n$/,
+    );
     t.equal(run('lab', 'fault', 'remove', 'nat1').stdout, 'removed: nat1\n');
     await until(reaches, 'healed');
   });
@@ -104,14 +111,21 @@ t.test('a lab with faults', { skip }, async t => {
       const help = run('lab', 'fault', ...(verb === '' ? [] : [verb]), '--help').stdout;
       const flags = [...help.matchAll(/^ {2}(--[a-z]+)/gm)].map(match => match[1]);
       const shown = [...help.matchAll(/^ {23}tulle .*$/gm)].join('\n');
-      t.same(flags.filter(flag => !shown.includes(flag)), [], `${verb}: every flag has an example`);
+      t.same(
+        flags.filter(flag => !shown.includes(flag)),
+        [],
+        `${verb}: every flag has an example`,
+      );
     }
   });
 
   await t.test('a killed relay: the lab mends the link and says so', async t => {
     run('lab', 'fault', 'add', 'partition', 'node1-node2');
     signal(relay()!, 'SIGKILL');
-    await until(() => /the relay of the faults ended: partition\d+ lost, the links are mended/.test(said()), 'it is told');
+    await until(
+      () => /the relay of the faults ended: partition\d+ lost, the links are mended/.test(said()),
+      'it is told',
+    );
     await until(reaches, 'it is mended');
     t.match(run('lab', 'fault', 'list').stdout, /lost: its relay was ended/);
     run('lab', 'fault', 'remove', '--all');
@@ -120,7 +134,10 @@ t.test('a lab with faults', { skip }, async t => {
   await t.test('a restarted daemon', async t => {
     t.match(run('lab', 'stop', 'node2').stdout, 'tulled on node2 has ended\n');
     t.notOk(reaches());
-    t.match(run('lab', 'restart', 'node2', '--transport', 'batch').stdout, 'tulled runs again on node2 with --transport=batch\n');
+    t.match(
+      run('lab', 'restart', 'node2', '--transport', 'batch').stdout,
+      'tulled runs again on node2 with --transport=batch\n',
+    );
     await until(reaches, 'back');
     t.match(run('lab', 'restart', 'node9').stderr, /^tulle: "node9" is not a node of this lab/);
   });
