@@ -9,6 +9,7 @@ import { withNamespace } from '../../lib/sys/sys.ts';
 import { statusWhen } from '../daemon/ask.ts';
 import { makeNode, skip } from '../daemon/node.ts';
 import { environment } from '../daemon/process.ts';
+import { freeze } from '../support/freeze.ts';
 
 t.setTimeout(150_000);
 const registryChild = fileURLToPath(new URL('../../lib/lab/registry-child.js', import.meta.url));
@@ -49,7 +50,7 @@ t.test('an etcd that freezes: not well and why; past the deadline fenced', { ski
   );
   const well = await statusWhen(socket, isWell);
   t.match(well.registry, { kind: 'etcd', healthy: true, endpoints: [endpoint] });
-  process.kill(server.pid, 'SIGSTOP');
+  await freeze(server.pid);
   const sick = await statusWhen(socket, status => !status.registry.healthy);
   t.match(sick, { healthy: false, registry: { reason: /./ } });
   t.equal(sick.lease.fenced, false, 'it still has time');

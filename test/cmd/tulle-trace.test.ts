@@ -8,6 +8,7 @@ import { TRACE_HELP } from '../../lib/observe/trace/command.ts';
 import { withNamespace } from '../../lib/sys/sys.ts';
 import { makeNode, skip } from '../daemon/node.ts';
 import { environment, spawnTulled } from '../daemon/process.ts';
+import { freeze } from '../support/freeze.ts';
 
 t.setTimeout(120_000);
 const program = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
@@ -110,7 +111,7 @@ t.test('two nodes', { skip }, async t => {
   t.match(cluster.out, /node1[^\n]*healthy[^\n]*\n[^\n]*node2[^\n]*10\.88\.0\.2:8285[^\n]*healthy/);
 
   // Stopped, it holds its socket and says nothing.
-  two.child.kill('SIGSTOP');
+  await freeze(two.child.pid ?? 0);
   const silent = await tulle('status', '--cluster', '--socket', sockets[0]);
   t.equal(silent.code, 1);
   t.match(silent.out, /node2[^\n]*NO ANSWER[^\n]*did not answer within 1.5 s\n1 of 2 nodes did not answer/);

@@ -9,6 +9,7 @@ import { parseSubnetEnv } from '../../lib/lease/subnet-env.ts';
 import { withNamespace } from '../../lib/sys/sys.ts';
 import { makeNode, skip } from '../daemon/node.ts';
 import { environment } from '../daemon/process.ts';
+import { freeze } from '../support/freeze.ts';
 
 const registryChild = fileURLToPath(new URL('../../lib/lab/registry-child.js', import.meta.url));
 const ENDPOINT = 'http://10.88.0.2:2379';
@@ -68,7 +69,7 @@ t.test('a clean stop while etcd is frozen still ends within 5 s', { skip: withou
   speak(world.far, 'config', '{"Network":"10.5.0.0/16","Backend":{"Type":"tulle"}}');
   const tulled = world.start(`-etcd-endpoints=${ENDPOINT}`, '-node-id=node1', '--release-on-exit');
   await tulled.saw(/ ready /);
-  process.kill(server.pid, 'SIGSTOP');
+  await freeze(server.pid);
   const { code, ms } = await tulled.end('SIGTERM');
   t.equal(code, 0, tulled.stderr());
   t.ok(ms < 5000, `it took ${Math.round(ms)} ms`);

@@ -21,7 +21,11 @@ t.test('captures follow the overlay, and end with the daemon', async t => {
     device: 'tulle0',
     address: '10.88.0.1',
     port: 8285,
-    capture: { set: (settings: CaptureSettings | undefined) => void told.push(settings), drain: () => 0 },
+    capture: {
+      set: (settings: CaptureSettings | undefined) => void told.push(settings),
+      drain: () => 0,
+      lost: () => 0,
+    },
   };
   // Only what the observer looks at.
   const observed = { nodeId: 'node1' } as Observed;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import { subnetKey } from '../../lib/lease/lease.ts';
 import type { Registry } from '../../lib/lease/registry.ts';
+import { freeze } from '../support/freeze.ts';
 import {
   bench,
   follow,
@@ -92,7 +93,7 @@ slow('a frozen etcd: every verb ends by the deadline; after it all works again',
   const made = await bench(t);
   const reg = made.registry({ deadlineMs: 2_000 });
   const lease = await reg.create(newLease('10.5.9.0-24'), 60);
-  process.kill(made.server.pid, 'SIGSTOP');
+  await freeze(made.server.pid);
   await allFail(t, reg, 'unavailable', 2_500);
   const start = performance.now();
   await t.rejects(made.registry().list(), { code: 'unavailable', message: /no answer in time/ });
@@ -111,7 +112,7 @@ slow('a frozen etcd: every verb ends by the deadline; after it all works again',
 slow('one dead and one frozen endpoint beside a good one: calls succeed, the watch too', async t => {
   const good = await bench(t);
   const frozen = await bench(t);
-  process.kill(frozen.server.pid, 'SIGSTOP');
+  await freeze(frozen.server.pid);
   for (let time = 0; time < 3; time++) {
     const reg = good.registry({ endpoints: [await endpoint(), frozen.server.endpoint, good.server.endpoint] });
     const lease = await reg.create(newLease(`10.5.${time + 1}.0-24`), 60);
@@ -303,7 +304,7 @@ slow('a process ends by itself after close', async t => {
   const away = `
     const left = (async () => { for await (const message of reg.watch(stop.signal)); })();
     await reg.list().catch(nothing);`;
-  process.kill(auth.server.pid, 'SIGSTOP');
+  await freeze(auth.server.pid);
   const programs = [
     program(JSON.stringify([made.server.endpoint]), 15_000, work),
     program(JSON.stringify([await endpoint()]), 1_000, away),

@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort, startEtcd } from '../../etcd/server.ts';
+import { freeze } from '../support/freeze.ts';
 import { bench, RawEtcd, requireEtcd, runSlow, slow, until } from './support.ts';
 
 requireEtcd();
@@ -32,7 +33,7 @@ slow('serves when it says so, keeps its data, ends', async t => {
 
 slow('a frozen etcd is stopped too', async t => {
   const made = await bench(t);
-  process.kill(made.server.pid, 'SIGSTOP');
+  await freeze(made.server.pid);
   await made.server.stop();
   t.notOk(isAlive(made.server.pid));
 });

@@ -2,6 +2,7 @@
 import { subnetKey } from '../../lib/lease/lease.ts';
 import type { Logger } from '../../lib/util/log.ts';
 import { silentLogger } from '../../lib/util/log.ts';
+import { freeze } from '../support/freeze.ts';
 import {
   type Bench,
   bench,
@@ -128,7 +129,7 @@ slow('a frozen etcd is noticed within 10 s, and what it missed arrives', async t
   const log: Logger = { ...silentLogger, warn: (_, message) => void lines.push(message) };
   const follower = follow(t, made.registry({ log }), subnetKey);
   await until('the snapshot', () => follower.messages.length === 1);
-  process.kill(made.server.pid, 'SIGSTOP');
+  await freeze(made.server.pid);
   const frozenAt = performance.now();
   await until('it is noticed', () => lines.length > 0, 15_000);
   const seconds = (performance.now() - frozenAt) / 1000;

@@ -9,7 +9,7 @@ import t from 'tap';
 import { buildUnderlay } from '../../lib/lab/build.ts';
 import { addFault, type FaultSpec, listFaults, mendFaults, relayReport, removeFault } from '../../lib/lab/fault.ts';
 import { loadFaults } from '../../lib/lab/fault-record.ts';
-import { median, type PingResult, ping } from '../../lib/lab/ping.ts';
+import { median, type PingResult, ping, waitReachable } from '../../lib/lab/ping.ts';
 import { planLab } from '../../lib/lab/plan.ts';
 import { isAlive, signal, waitUntilEnded } from '../../lib/lab/process.ts';
 import { hasPrivileges } from '../../lib/lab/rootless.ts';
@@ -38,6 +38,8 @@ t.test('faults between two nodes', { skip }, async t => {
   const isWhole = (): boolean =>
     withRtnetlink(hub, netlink => netlink.link('node1')?.master === netlink.link('br0')?.index);
 
+  // A link that was just made may take a moment to carry its first packet.
+  await waitReachable(node1, '10.88.0.2', 20_000);
   t.match(await echo(5), { received: 5 }, 'before any of them');
 
   await t.test('delay, and the link is as before when it is gone', async t => {

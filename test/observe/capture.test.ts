@@ -131,9 +131,12 @@ t.test('drops have their reasons, in a file and as lines', async t => {
   const [file, farFile] = [await server.open('/capture?id=a'), await far.open('/capture?id=b')];
   await until(() => server.captures.size === 2 && far.captures.size === 1, 'captured');
   const short = { ...TEN, timeoutMs: 50 };
-  await ping(nodes.namespaces[0], '10.42.77.1', short); // no lease
+  // Each step waits for the one before: the worker may be late, and would judge a packet by what is true then.
+  await ping(nodes.namespaces[0], '10.42.77.1', short);
+  await until(() => one.drops()['egress-no-lease'] === 10, 'dropped without a lease');
   one.setLease(leaseOf(1, 'tulle', 99));
-  await ping(nodes.namespaces[0], addressOf(2), short); // stale key at node 2
+  await ping(nodes.namespaces[0], addressOf(2), short);
+  await until(() => two.drops()['ingress-stale-key'] === 10, 'dropped for a stale key');
   withNamespace(nodes.namespaces[0], () => spawnSync('bash', ['-c', 'printf stranger > /dev/udp/10.88.0.2/8285']));
   one.setDeadline(0);
   await ping(nodes.namespaces[0], addressOf(2), short); // fenced
