@@ -329,7 +329,7 @@ export const flagTable = {
     group: 'cni',
     origin: 'tulle',
     value: 'PATH',
-    help: 'the Unix socket on which the CNI plugin, tulle-cni, is served; empty is none',
+    help: 'the Unix socket on which the CNI plugin, tulle-cni, is served; "none" is none',
     example: '--cni-socket=/run/tulle/node1.sock',
   },
   'cni-data-dir': {

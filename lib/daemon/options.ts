@@ -261,8 +261,8 @@ function leaseTimes(parsed: ParsedFlags): { leaseTtlSeconds: number; renewMargin
 
 function cniOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'cni' | 'cniOnly'> {
   const { given, values } = parsed;
-  const [socket, cniOnly] = [values['cni-socket'], values['cni-only']];
-  if (socket === '') {
+  const cniOnly = values['cni-only'];
+  if (isNone(values['cni-socket'])) {
     if (cniOnly) throw bad(parsed, 'cni-only', 'there is nothing to serve without -cni-socket');
     return { cniOnly };
   }
@@ -273,7 +273,7 @@ function cniOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'cni' | 'cniOnly'>
 }
 
 function controlOptions(parsed: ParsedFlags): Pick<DaemonOptions, 'control'> {
-  if (['none', ''].includes(parsed.values['control-socket'])) return {};
+  if (isNone(parsed.values['control-socket'])) return {};
   return { control: { socket: socketPath(parsed, 'control-socket'), given: parsed.given.has('control-socket') } };
 }
 
@@ -288,6 +288,9 @@ function uiOption(parsed: ParsedFlags): Pick<DaemonOptions, 'ui'> {
   if (match !== null && isAddress && port >= 1 && port <= 65_535) return { ui: { address, port } };
   throw bad(parsed, 'ui', `"${text}" is no address and port; give for example 127.0.0.1:8286`);
 }
+
+/** Said instead of a socket's path: there is none. */
+const isNone = (path: string): boolean => path === 'none' || path === '';
 
 function socketPath(parsed: ParsedFlags, name: 'cni-socket' | 'control-socket'): string {
   const path = resolve(parsed.values[name]);

@@ -35,7 +35,7 @@ export async function openCni(
   } catch (error) {
     const isPlace = error instanceof TulleError && error.code.startsWith('cni-socket');
     if (given || !isPlace) throw error;
-    log.warn({ reason: messageOf(error) }, 'CNI is not served: give a -cni-socket, or an empty one');
+    log.warn({ reason: messageOf(error) }, 'CNI is not served: give another -cni-socket, or none');
   }
 }
 

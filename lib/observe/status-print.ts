@@ -34,7 +34,7 @@ function facts(status: StatusDocument): string {
     rows.push(['network', `${both}, backend ${network.backend}`]);
   }
   if (status.mode !== 'cni-only') {
-    rows.push(['lease', leaseText(lease)]);
+    rows.push(['lease', leaseText(lease, registry.kind)]);
     const place =
       registry.endpoints.length > 0 ? `${registry.where} at ${registry.endpoints.join(' ')}` : registry.where;
     const health = registry.healthy ? 'well' : `not well for ${duration(registry.unhealthySeconds ?? 0)}`;
@@ -52,11 +52,12 @@ function facts(status: StatusDocument): string {
   return rows.map(([name, text]) => `${name.padEnd(9)} ${text}\n`).join('');
 }
 
-function leaseText(lease: StatusDocument['lease']): string {
+function leaseText(lease: StatusDocument['lease'], registry: string | null): string {
   if (lease.subnet === null) return 'none yet';
   const subnets = lease.subnet6 === null ? lease.subnet : `${lease.subnet} ${lease.subnet6}`;
   const name = `${subnets} at ${lease.publicIp}, key ${lease.key}`;
-  if (lease.reservation && !lease.fenced) return `${name}, a reservation: it does not end`;
+  if (lease.reservation && !lease.fenced)
+    return `${name}, ${registry === 'kube' ? "this Node's pod CIDR" : 'a reservation'}: it does not end`;
   const renewed = `renewed ${duration(lease.renewedSecondsAgo ?? 0)} ago`;
   if (lease.fenced) return `${name}, FENCED: ${renewed}, which is too long; nothing is forwarded`;
   return `${name}, ${renewed}, ${duration(lease.secondsLeft ?? 0)} left`;

@@ -99,7 +99,7 @@ t.test('where CNI is served', async t => {
     const { cni, cniOnly } = options(args);
     return { cni, cniOnly };
   };
-  t.same(cni('-cni-socket='), { cni: undefined, cniOnly: false }, 'nowhere');
+  for (const none of ['', 'none']) t.same(cni(`-cni-socket=${none}`), { cni: undefined, cniOnly: false }, 'nowhere');
   t.same(cni('-cni-socket=/x/../y.sock'), {
     cni: { socket: '/y.sock', given: true, dataDir: '/y.sock.state' },
     cniOnly: false,

@@ -77,6 +77,8 @@ t.test('before the lease, with a reservation, with a peer of another kind', asyn
   });
   t.match(reserved.lease, { reservation: true, secondsLeft: null, fenced: false });
   t.match(printStatus(reserved), /a reservation: it does not end/);
+  const ofCluster = { ...reserved, registry: { ...reserved.registry, kind: 'kube' as const } };
+  t.match(printStatus(ofCluster), /this Node's pod CIDR: it does not end/);
   const six = new Uint8Array(16);
   six.set([0xfd, 0, 0, 0], 0);
   six[15] = 2;
