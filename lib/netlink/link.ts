@@ -1,5 +1,5 @@
 /** Links as messages: RTM_*LINK with struct ifinfomsg. Source: include/uapi/linux/rtnetlink.h, if_link.h, Linux 6.18. */
-import { formatMac, parseMac } from './address-text.ts';
+import { AF_INET, AF_INET6, formatMac, parseMac } from './address-text.ts';
 import { addPortFlags, type BridgePort, parsePort } from './bridge-port.ts';
 import { NetlinkError } from './error.ts';
 import {
@@ -46,9 +46,11 @@ const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_INFO_SLAVE_DATA = 5;
 /** linux/socket.h; linux/if_link.h; the enum of linux/ip.h, where each has its file's name */
-const AF_INET = 2;
 const IFLA_INET_CONF = 1;
 const IPV4_DEVCONF_ARP_NOTIFY = 22;
+const IFLA_INET6_ADDR_GEN_MODE = 8;
+const ADDR_GEN_EUI64 = 0;
+const ADDR_GEN_NONE = 1;
 /** linux/veth.h */
 const VETH_INFO_PEER = 1;
 /** linux/rtnetlink.h: leave the counters out, they are half of a message. */
@@ -113,6 +115,8 @@ export interface LinkChanges {
   promiscuous?: boolean;
   /** IPv4: tell the neighbours when the link comes up (net.ipv4.conf.LINK.arp_notify); before `up`, in a call of its own */
   announce?: boolean;
+  /** IPv6: false makes the kernel give it no address of its own accord (IN6_ADDR_GEN_MODE_NONE); before it has a carrier */
+  linkLocal?: boolean;
   /** free text, 255 bytes at most: what `ip link` shows a person */
   alias?: string;
   /** of a port; in the same call as `master` they would come too early */
@@ -230,7 +234,7 @@ export function createVethMessage(
  */
 export function setLinkMessage(
   link: number | string,
-  { up, promiscuous, mtu, mac, newName, txQueueLength, gsoMaxSegments, alias, port, announce }: LinkChanges,
+  { up, promiscuous, mtu, mac, newName, txQueueLength, gsoMaxSegments, alias, port, announce, linkLocal }: LinkChanges,
   namespaceFd: number | undefined,
   master: number | undefined,
 ): MessageBuilder {
@@ -247,6 +251,13 @@ export function setLinkMessage(
     builder.nest(IFLA_AF_SPEC, spec =>
       spec.nest(AF_INET, inet =>
         inet.nest(IFLA_INET_CONF, settings => settings.u32(IPV4_DEVCONF_ARP_NOTIFY, announce ? 1 : 0)),
+      ),
+    );
+  }
+  if (linkLocal !== undefined) {
+    builder.nest(IFLA_AF_SPEC, spec =>
+      spec.nest(AF_INET6, inet6 =>
+        inet6.bytes(IFLA_INET6_ADDR_GEN_MODE, Uint8Array.of(linkLocal ? ADDR_GEN_EUI64 : ADDR_GEN_NONE)),
       ),
     );
   }

@@ -36,6 +36,10 @@ t.test('bridge: a pod is plugged in and out', { skip }, async t => {
   t.same(addressesOf(node.host, 'cni0'), ['10.9.0.1/24']);
   t.equal(node.netlink.link(host.name)?.alias, 'tulle:net1/one/eth0');
   t.equal(node.netlink.link(host.name)?.master, node.netlink.link('cni0')?.index);
+  // /proc/net/if_inet6 of the calling thread's namespace: address, index, prefix length, scope, flags, device.
+  const ip6 = withNamespace(node.host, () => readFileSync('/proc/thread-self/net/if_inet6', 'utf8'));
+  const holders = ip6.split('\n').map(line => line.trim().split(/\s+/).at(-1));
+  t.notOk(holders.includes(host.name), 'a port has no address of its own');
 
   const two = node.pod('two');
   t.match((await node.add('two')).ips, [{ address: '10.9.0.3/24' }]);
