@@ -60,7 +60,9 @@ const leastCpu: Target = {
     const cost = (row: Row | undefined): number | undefined => summaryOf(row, 'cpuPerGb')?.median;
     const own = cost(rowOf(rows, 'tulle', 'veth'));
     const others = rows
-      .filter(row => row.kind === 'user' && row.underlay === 'veth' && !row.tunnel.startsWith('tulle'))
+      .filter(({ kind, underlay }) => kind === 'user' && underlay === 'veth')
+      // The floor carries packets for nobody.
+      .filter(({ tunnel }) => !tunnel.startsWith('tulle') && tunnel !== 'floor')
       .flatMap(row => {
         const value = cost(row);
         return value === undefined ? [] : [{ tunnel: row.tunnel, value }];

@@ -42,6 +42,7 @@ const plainReasons: readonly [RegExp, string][] = [
   [/altnames|Hostname\/IP does not match/, 'TLS: its certificate is for another name or address'],
   [/self.signed certificate|unable to (get|verify)/, 'TLS: its certificate is not signed by a CA that we trust'],
   [/Protocol error|Parse Error|Failed to parse/, 'it does not speak gRPC: is it an etcd, and not https://?'],
+  [/database space exceeded/, 'its database is full: compact and defragment it, then "etcdctl alarm disarm"'],
   [/deadline/i, 'no answer in time'],
 ];
 

@@ -24,6 +24,8 @@ export interface EtcdServerOptions {
   cluster?: Record<string, string>;
   /** https instead of http for clients: the server's certificate. clientCaFile: clients must show one signed by it. */
   tls?: { certFile: string; keyFile: string; clientCaFile?: string };
+  /** Bytes that its database may take before it refuses writes; absent: etcd's 2 GB. */
+  quotaBytes?: number;
   /** Start and go on without waiting until it serves: for members that need each other. */
   dontWait?: boolean;
   /** It lives on when this process ends; absent: it dies with us, even when we are killed. */
@@ -79,6 +81,7 @@ export async function startEtcd(options: EtcdServerOptions): Promise<EtcdServer>
     `--listen-peer-urls=${peer}`,
     `--initial-advertise-peer-urls=${peer}`,
     `--initial-cluster=${cluster.map(([member, url]) => `${member}=${url}`).join(',')}`,
+    ...(options.quotaBytes === undefined ? [] : [`--quota-backend-bytes=${options.quotaBytes}`]),
     '--logger=zap',
     '--log-level=error',
     '--log-outputs=stderr',
