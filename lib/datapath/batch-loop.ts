@@ -66,8 +66,8 @@ export function runBatchLoop(context: LoopContext): void {
 
   const news = new LoopNews(context);
   const capture = new TapSwitch(slab, network, monotonicMs);
+  for (const _ of warmUp(format)) if (Atomics.load(control, CONTROL_STOP) !== 0) return;
   context.say({ kind: 'ready' });
-  let warming: ReturnType<typeof warmUp> | undefined = warmUp(format);
   // A packet alone is on its way before the TUN is asked for a second one; where there are more, they come in batches.
   let wanted = SLOTS;
   let fromTun = true;
@@ -103,10 +103,7 @@ export function runBatchLoop(context: LoopContext): void {
     }
     if (fromTun || fromUdp) continue;
     news.look();
-    if (poll(arena, slab.pollOffset, 3, warming === undefined ? FOREVER_MS : 0) <= 0) {
-      if (warming?.next().done) warming = undefined;
-      continue;
-    }
+    if (poll(arena, slab.pollOffset, 3, FOREVER_MS) <= 0) continue;
     // Errors and hang-ups are looked at by the call that meets them.
     fromTun = words[table + 2] !== 0;
     fromUdp = words[table + POLL_WORDS + 2] !== 0;
