@@ -27,7 +27,11 @@ const cases: [string, string, string][] = [
   ['16 UNAUTHENTICATED: etcdserver: invalid auth token', 'token', 'invalid auth token'],
   ['3 INVALID_ARGUMENT: etcdserver: user name is empty', 'denied', 'user name is empty'],
   ['7 PERMISSION_DENIED: etcdserver: permission denied', 'denied', 'permission denied'],
-  ['8 RESOURCE_EXHAUSTED: etcdserver: mvcc: database space exceeded', 'refused', 'mvcc: database space exceeded'],
+  [
+    '8 RESOURCE_EXHAUSTED: etcdserver: mvcc: database space exceeded',
+    'refused',
+    'its database is full: compact and defragment it, then "etcdctl alarm disarm"',
+  ],
   [
     '3 INVALID_ARGUMENT: etcdserver: duplicate key given in txn request',
     'refused',
