@@ -14,6 +14,7 @@ import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { removeNamespace, withNamespace } from '../../lib/sys/sys.ts';
 import { environment, program } from '../daemon/process.ts';
+import { openRuleTools } from '../host/rule-tools.ts';
 import { root } from '../sys/support.ts';
 import { argumentsOf, manifest, ofKind, podOf, tulledOf, withoutCluster } from './manifests.ts';
 import type { KubernetesObject } from './schema.ts';
@@ -21,12 +22,16 @@ import type { KubernetesObject } from './schema.ts';
 t.setTimeout(170_000);
 const DEADLINE_MS = 30_000;
 const plugin = nativeProgram();
-const skip =
+const lacks =
   process.getuid?.() !== 0 || !existsSync('/dev/net/tun')
     ? 'SKIPPED: needs root and /dev/net/tun'
     : spawnSync('setpriv', ['--version']).status !== 0 || spawnSync('unshare', ['--mount', 'true']).status !== 0
       ? 'SKIPPED: needs setpriv and unshare of util-linux'
       : plugin === undefined && 'SKIPPED: the CNI plugin was not built in C';
+/** The image has nft and iptables; this machine may have to fetch them. */
+const tools = lacks === false ? openRuleTools() : lacks;
+const skip = typeof tools === 'string' ? tools : false;
+t.teardown(() => typeof tools !== 'string' && tools.remove());
 
 interface Container {
   said(): string;
@@ -113,6 +118,8 @@ async function start(
   const { data } = ofKind(manifest(), 'ConfigMap');
   for (const [name, text] of Object.entries<string>(data)) writeFileSync(join(host, 'config', name), text);
   lines.push(`${join(host, 'leases')} /leases rw`);
+  if (typeof tools === 'string') throw new Error(tools);
+  lines.push(...tools.needed.map(folder => `${folder} ${folder} ro`));
   writeFileSync(join(host, 'mounts'), `${lines.join('\n')}\n`);
 
   // The node: its network, and mounts of its own that the container's are slaves of.
@@ -150,7 +157,7 @@ async function start(
     root,
   ];
   const child = spawn('nsenter', [...onNode, ...container, process.execPath, program, ...flags], {
-    env: { ...environment, NODE_NAME: 'node1' },
+    env: { ...environment, PATH: [...tools.path('both'), environment['PATH']].join(':'), NODE_NAME: 'node1' },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let output = '';

@@ -10,7 +10,8 @@ function findRoot(from: string): string {
   return existsSync(join(from, 'tsconfig.json')) ? from : findRoot(dirname(from));
 }
 const root = findRoot(dirname(fileURLToPath(import.meta.url)));
-const { fetchDebian } = (await import(join(root, 'scripts/fetch-debian.mjs'))) as {
+const { cacheFolder, fetchDebian } = (await import(join(root, 'scripts/fetch-debian.mjs'))) as {
+  cacheFolder(): string;
   fetchDebian(options: { package: string; program: string; folder?: string }): Found;
 };
 
@@ -23,6 +24,8 @@ export interface RuleToolFolders {
   nft: string;
   iptables: string;
   legacy: string;
+  /** Everything that the tools need beside what is installed: for who shows them to a container. */
+  needed: string[];
   remove(): void;
 }
 
@@ -75,6 +78,7 @@ export function openRuleTools(): RuleToolFolders | string {
     nft: put('nft', 'nft', nft),
     iptables: join(folder('iptables'), 'iptables'),
     legacy: join(folder('legacy'), 'iptables'),
+    needed: [directory, cacheFolder()].filter(existsSync),
     remove: () => rmSync(directory, { recursive: true, force: true }),
   };
 }
