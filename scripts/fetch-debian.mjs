@@ -8,9 +8,21 @@
 //   node scripts/fetch-debian.mjs fastd            prints the path of the program "fastd" of the package "fastd"
 //   node scripts/fetch-debian.mjs etcd-server etcd
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
-import { delimiter, isAbsolute, join } from 'node:path';
+import { delimiter, dirname, isAbsolute, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 const say = text => process.stderr.write(`tulle: ${text}\n`);
@@ -78,6 +90,7 @@ export function fetchDebian({
     if (reason !== undefined) return { reason };
     // Another process may have fetched it meanwhile and run it now: then ours is one too many.
     if (findFetched(program, folder) === undefined) {
+      relink(join(work, 'root'));
       rmSync(join(cacheFolder(), folder), { recursive: true, force: true });
       replace(join(work, 'root'), join(cacheFolder(), folder));
     }
@@ -137,6 +150,18 @@ function libraryPackages(archive) {
           .split(/[\s(:]/)[0],
     )
     .filter(each => each.startsWith('lib'));
+}
+
+/** Absolute links between files of the packages lead to where an installed package has them: let them lead to ours. */
+function relink(root) {
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (!entry.isSymbolicLink()) continue;
+    const link = join(entry.parentPath ?? entry.path, entry.name);
+    const target = readlinkSync(link);
+    if (!isAbsolute(target) || !existsSync(join(root, target))) continue;
+    rmSync(link);
+    symlinkSync(relative(dirname(link), join(root, target)), link);
+  }
 }
 
 function isInstalled(name) {

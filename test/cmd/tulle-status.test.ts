@@ -5,9 +5,9 @@ import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { ping } from '../../lib/lab/ping.ts';
 import { askControl } from '../../lib/observe/control-client.ts';
 import type { StatusDocument } from '../../lib/observe/status.ts';
-import { withNamespace } from '../../lib/sys/sys.ts';
 import { statusWhen } from '../daemon/ask.ts';
 import { makeNode, skip } from '../daemon/node.ts';
 import { environment } from '../daemon/process.ts';
@@ -109,7 +109,7 @@ t.test('a node with a file registry: waiting, well, and when the directory goes'
     pathMtu: 1500,
   });
   for (const key of ['rttMs', 'lossPct']) t.ok(key in withPeer.peers[0], key);
-  withNamespace(world.node, () => spawnSync('ping', ['-c', '1', '-W', '1', '10.5.200.1']));
+  await ping(world.node, '10.5.200.1', { count: 1, intervalMs: 0, timeoutMs: 100 });
   const dropped = await statusWhen(socket, status => (status.drops['egress-no-lease'] ?? 0) > 0);
   t.type(dropped.drops['egress-no-lease'], 'number');
   const metric = async (name: string, labels: object = {}): Promise<number | undefined> => {

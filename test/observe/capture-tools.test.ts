@@ -52,13 +52,18 @@ function tool(t: Test, name: string): ((...args: string[]) => { text: string; by
     return undefined;
   }
   return (...args) => {
-    // A tshark that was fetched looks for its own files where it would have been installed.
+    // A tshark that was fetched looks for its own files where it would have been installed; root's ignores a variable that says
+    // otherwise, and without those files it reads no script. Root's tcpdump wants to become the user that its package makes.
+    // So what was fetched runs as somebody else, who may read what root may.
     const WIRESHARK_DATA_DIR = join(dirname(path), '../share/wireshark');
+    const isFetched = Object.keys(found.environment ?? {}).length > 0;
+    const somebody = isFetched ? ['unshare', '--user', '--map-user=1000', '--map-group=1000'] : [];
+    const [program, ...words] = [...somebody, path, ...args];
     const options = {
       env: { ...process.env, ...found.environment, WIRESHARK_DATA_DIR, TZ: 'UTC' },
       maxBuffer: 1 << 28,
     };
-    const { stdout, stderr, status } = spawnSync(path, args, options);
+    const { stdout, stderr, status } = spawnSync(program, words, options);
     if (status !== 0) throw new Error(`${name} ${args.join(' ')}: ${stderr}`);
     if (/Lua Error/i.test(String(stderr))) throw new Error(String(stderr));
     return { text: String(stdout), bytes: stdout };

@@ -14,6 +14,15 @@ import { fileURLToPath } from 'node:url';
 /** A file that runs longer hangs. */
 const FILE_DEADLINE_MS = 180_000;
 
+/** The tests that run: each leads a group of its own, which a terminal's Ctrl-C does not reach. */
+const running = new Set<number | undefined>();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    queue.length = 0;
+    for (const leader of running) endGroup(leader, signal);
+  });
+}
+
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const tests = join(root, 'dist/test');
 
@@ -31,6 +40,7 @@ function runFile(file: string): Promise<Outcome> {
   const child = spawn(process.execPath, ['--enable-source-maps', file], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true, // a group of its own, so that what it leaves behind can be ended with it
     // tap's own 30 s are for a machine that does nothing else.
     env: { ...process.env, TAP_TIMEOUT: String(FILE_DEADLINE_MS / 1000) },
   });
@@ -42,8 +52,18 @@ function runFile(file: string): Promise<Outcome> {
   child.stderr.on('data', hear);
   const deadline = setTimeout(() => {
     output += `\nno end after ${FILE_DEADLINE_MS / 1000} s: stopped\n`;
-    child.kill('SIGKILL');
+    endGroup(child.pid);
   }, FILE_DEADLINE_MS);
+  running.add(child.pid);
+  // A program that outlives its test would hold the pipes open, and "close" would never come.
+  child.on('exit', () => {
+    running.delete(child.pid);
+    endGroup(child.pid);
+    setTimeout(() => {
+      child.stdout.destroy();
+      child.stderr.destroy();
+    }, 2000).unref();
+  });
   return new Promise(resolve => {
     child.on('close', code => {
       clearTimeout(deadline);
@@ -55,6 +75,15 @@ function runFile(file: string): Promise<Outcome> {
       resolve({ file, passed, failed: broken ? 1 : failed, skipped: count('skip'), seconds, output });
     });
   });
+}
+
+/** Signals the processes of a test's group that are still there. */
+function endGroup(leader: number | undefined, signal: NodeJS.Signals = 'SIGKILL'): void {
+  try {
+    if (leader !== undefined) process.kill(-leader, signal);
+  } catch {
+    // nobody is left
+  }
 }
 
 /** tap's closing comment: "# { total: 9, pass: 8, fail: 1 }". */
