@@ -174,16 +174,15 @@ function missingLibraries(program, root) {
   return [...output.matchAll(/^\s*(\S+) => not found/gm)].map(match => match[1]);
 }
 
-/** usr/lib/TRIPLET and its like below `root`. */
+/** usr/lib/TRIPLET and its like below `root`, and folders in them that only a library of theirs knows (pulseaudio's). */
 function libraryFolders(root) {
+  const inside = folder => listFolders(folder).map(each => join(folder, each));
   return ['usr/lib', 'lib']
     .map(folder => join(root, folder))
-    .flatMap(folder => [
-      folder,
-      ...listFolders(folder)
-        .filter(each => each.includes('-linux-'))
-        .map(each => join(folder, each)),
-    ])
+    .flatMap(folder => {
+      const triplets = inside(folder).filter(each => each.includes('-linux-'));
+      return [folder, ...triplets, ...triplets.flatMap(inside)];
+    })
     .filter(folder => listFiles(folder).some(file => file.includes('.so')));
 }
 
