@@ -24,6 +24,7 @@ import {
 import { homedir } from 'node:os';
 import { delimiter, dirname, isAbsolute, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { aptGet } from './apt.mjs';
 
 const say = text => process.stderr.write(`tulle: ${text}\n`);
 const ARCHIVE_MS = 60_000;
@@ -128,7 +129,8 @@ function unpackAll(names, program, work, endsAt) {
 }
 
 function download(names, folder, endsAt) {
-  const apt = (...args) => run('apt-get', ['-qq', '-o', 'APT::Sandbox::User=root', ...args], folder, endsAt).ok;
+  const apt = (...args) =>
+    aptGet(['-o', 'APT::Sandbox::User=root', ...args], { cwd: folder, waitUntil: endsAt, endsAt }).ok;
   if (apt('download', ...names)) return true;
   if (process.getuid?.() !== 0 || performance.now() >= endsAt) return false;
   say('updating the package lists first');

@@ -10,6 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { installPackages } from './apt.mjs';
 import { cniFlags, cniStatic, compileAddon, compileCni, findCompiler, findHeaders } from './compiler.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -34,15 +35,7 @@ function compilerFor(arch) {
     process.stderr.write(
       `tulle: no compiler for ${arch} here: installing ${packages.join(' and ')} with apt-get (once)\n`,
     );
-    const quiet = {
-      stdio: ['ignore', process.stderr, process.stderr],
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    };
-    const install = () => spawnSync('apt-get', ['-qq', '-y', '--no-install-recommends', 'install', ...packages], quiet);
-    if (install().status !== 0) {
-      spawnSync('apt-get', ['-qq', 'update'], quiet);
-      install();
-    }
+    installPackages(packages);
   }
   return runs(command) ? [command] : stop(`no compiler for ${arch}: run "apt-get install ${packages.join(' ')}"`);
 }

@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
+import { installPackages } from './apt.mjs';
 import { findCompiler } from './compiler.mjs';
 
 const say = text => process.stderr.write(`${text}\n`);
@@ -44,12 +45,7 @@ export function ensureDependencies(root) {
 function ensureCompiler() {
   if (hasCompiler() || process.getuid() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return;
   say('tulle: no C compiler here: installing gcc and libc6-dev with apt-get (once)');
-  const quiet = {
-    stdio: ['ignore', process.stderr, process.stderr],
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-  };
-  spawnSync('apt-get', ['-qq', 'update'], quiet);
-  spawnSync('apt-get', ['-qq', '-y', '--no-install-recommends', 'install', 'gcc', 'libc6-dev'], quiet);
+  installPackages(['gcc', 'libc6-dev']);
 }
 
 /** The addon, when it is missing or older than its sources. */
