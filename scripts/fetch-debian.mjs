@@ -28,6 +28,9 @@ import { aptGet } from './apt.mjs';
 
 const say = text => process.stderr.write(`tulle: ${text}\n`);
 const ARCHIVE_MS = 60_000;
+/** How the name of a fetch's folder begins. */
+const WORK = '.fetch-';
+const LEFT_OVER_MS = 24 * 3600 * 1000;
 // Of Chromium, usr/bin holds a script that looks for the program in its installed place.
 const DIRECTORIES = ['usr/lib/chromium', 'usr/bin', 'usr/sbin', 'bin', 'sbin', 'usr/lib/cni'];
 /** A library whose library's library … is missing: nothing we fetch is deeper. */
@@ -84,7 +87,8 @@ export function fetchDebian({
   }
   say(`no ${program} here: fetching Debian's ${name} with apt-get (once)`);
   mkdirSync(cacheFolder(), { recursive: true });
-  const work = mkdtempSync(join(cacheFolder(), '.fetch-')); // on the same file system, so that the last step is a rename
+  removeLeftovers();
+  const work = mkdtempSync(join(cacheFolder(), WORK)); // on the same file system, so that the last step is a rename
   const endsAt = performance.now() + limitMs;
   try {
     const reason = unpackAll([name, ...also], program, work, endsAt);
@@ -103,11 +107,21 @@ export function fetchDebian({
   return { path, environment: libraryPath(folder) };
 }
 
+/** What a fetch that was killed has left. One that still runs is minutes old. */
+function removeLeftovers() {
+  for (const name of listFolders(cacheFolder()).filter(each => each.startsWith(WORK))) {
+    const folder = join(cacheFolder(), name);
+    const changed = statSync(folder, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
+    if (Date.now() - changed > LEFT_OVER_MS) rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** The packages and the libraries that the program misses, unpacked in `work`/root; undefined, or the reason why not. */
 function unpackAll(names, program, work, endsAt) {
   const root = join(work, 'root');
   const fetched = new Set();
   let wanted = names;
+  let missing = [];
   for (let depth = 0; depth < DEPTH && wanted.length > 0; depth++) {
     const folder = join(work, `debs${depth}`);
     mkdirSync(folder);
@@ -120,12 +134,12 @@ function unpackAll(names, program, work, endsAt) {
     }
     for (const each of wanted) fetched.add(each);
     const path = DIRECTORIES.map(directory => join(root, directory, program)).find(runs);
-    if (path === undefined || missingLibraries(path, root).length === 0) return undefined;
+    missing = path === undefined ? [] : missingLibraries(path, root);
+    if (missing.length === 0) return undefined;
     const depends = archives.flatMap(archive => libraryPackages(join(folder, archive)));
     wanted = [...new Set(depends)].filter(each => !fetched.has(each) && !isInstalled(each));
-    if (wanted.length === 0) return `${program} misses ${missingLibraries(path, root).join(', ')}`;
   }
-  return undefined;
+  return `${program} misses ${missing.join(', ')}`;
 }
 
 function download(names, folder, endsAt) {
