@@ -24,11 +24,11 @@ export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
 const RTM_GETLINK = 18;
 /** struct ifinfomsg: family 8, pad 8, type 16, index 32, flags 32, change 32 */
-const IFINFOMSG_BYTES = 16;
+export const IFINFOMSG_BYTES = 16;
 /** linux/if_link.h */
 const IFLA_ADDRESS = 1;
-const IFLA_IFNAME = 3;
-const IFLA_MTU = 4;
+export const IFLA_IFNAME = 3;
+export const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_TXQLEN = 13;

@@ -5,8 +5,8 @@
  */
 import { close, netlinkReceive, openNetlink, pollReadable } from '../sys/sys.ts';
 import { type Address, parseAddressMessage, RTM_DELADDR, RTM_NEWADDR } from './address.ts';
-import { type Link, parseLink, RTM_DELLINK, RTM_NEWLINK } from './link.ts';
-import { type Message, parseMessages } from './message.ts';
+import { IFINFOMSG_BYTES, IFLA_MTU, type Link, parseLink, RTM_DELLINK, RTM_NEWLINK } from './link.ts';
+import { type Message, parseAttributes, parseMessages } from './message.ts';
 import { parseRouteMessage, type Route, RTM_DELROUTE, RTM_NEWROUTE } from './route.ts';
 
 /** linux/rtnetlink.h */
@@ -105,11 +105,15 @@ export function watchLinks(namespace: string | undefined, onEvent: (event: LinkE
   });
 }
 
-function eventsOf({ type, payload }: Message): NetworkEvent[] {
+/** What one message of the kernel's tells; nothing for what is not about links, addresses and routes. */
+export function eventsOf({ type, payload }: Message): NetworkEvent[] {
   switch (type) {
     case RTM_NEWLINK:
     case RTM_DELLINK:
       if (payload[0] !== AF_UNSPEC) return [];
+      // A wireless driver tells of a finished scan with the link's name and an attribute of its own, no more
+      // (net/wireless/wext-core.c, rtnetlink_ifinfo_prep): nothing that we know of has changed.
+      if (type === RTM_NEWLINK && !parseAttributes(payload, IFINFOMSG_BYTES).has(IFLA_MTU)) return [];
       return [{ kind: type === RTM_NEWLINK ? 'link' : 'link-removed', link: parseLink(payload) }];
     case RTM_NEWADDR:
     case RTM_DELADDR: {

@@ -1,5 +1,7 @@
 import t from 'tap';
-import { type LinkEvent, type NetworkEvent, watchLinks, watchNetwork } from '../../lib/netlink/monitor.ts';
+import { IFINFOMSG_BYTES, IFLA_IFNAME, IFLA_MTU, RTM_NEWLINK } from '../../lib/netlink/link.ts';
+import { MessageBuilder, parseMessages } from '../../lib/netlink/message.ts';
+import { eventsOf, type LinkEvent, type NetworkEvent, watchLinks, watchNetwork } from '../../lib/netlink/monitor.ts';
 import { makeSandbox, whyNot } from './sandbox.ts';
 
 const skip = whyNot();
@@ -104,4 +106,23 @@ t.test('the watcher may stop itself', { skip }, async t => {
   netlink.deleteLink('a');
   await new Promise(resolve => setTimeout(resolve, 20));
   t.equal(calls, 1);
+});
+
+t.test('a wireless driver that tells of its scan tells nothing about the link', async t => {
+  const IFLA_WIRELESS = 11; // linux/if_link.h
+  const news = (fill: (builder: MessageBuilder) => void): NetworkEvent[] => {
+    const builder = new MessageBuilder(RTM_NEWLINK, 0)
+      .body(IFINFOMSG_BYTES, (view, little) => view.setInt32(4, 3, little))
+      .text(IFLA_IFNAME, 'wlan0');
+    fill(builder);
+    return parseMessages(builder.finish(0)).flatMap(eventsOf);
+  };
+  t.same(
+    news(builder => builder.bytes(IFLA_WIRELESS, new Uint8Array(8))),
+    [],
+  );
+  t.match(
+    news(builder => builder.u32(IFLA_MTU, 1500)),
+    [{ kind: 'link', link: { index: 3, name: 'wlan0', mtu: 1500 } }],
+  );
 });
