@@ -86,8 +86,11 @@ export class Channel {
   }
 
   /**
-   * Sends requests in one piece; at most the last is a dump. The kernel does one after the other, whatever became of
-   * those before. Returns what was refused, by the request's place.
+   * Sends requests in one piece; at most the last is a dump, and of one link only. The kernel does one after the other,
+   * whatever became of those before. Returns what was refused, by the request's place.
+   *
+   * A dump of one link is in one part, which the kernel makes in one go. NLM_F_DUMP_INTR tells of a change between two
+   * parts, or between the last one and the end's message: here it would be a false alarm, so nobody looks at it.
    */
   each(requests: readonly Request[]): ReadonlyMap<number, Refusal> {
     const operation = requests[0].operation;

@@ -32,7 +32,7 @@ export const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_TXQLEN = 13;
-const IFLA_LINKINFO = 18;
+export const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
 const IFLA_AF_SPEC = 26;
 const IFLA_GROUP = 27;
@@ -41,8 +41,8 @@ const IFLA_EXT_MASK = 29;
 const IFLA_NUM_TX_QUEUES = 31;
 const IFLA_NUM_RX_QUEUES = 32;
 const IFLA_GSO_MAX_SEGS = 40;
-const IFLA_INFO_KIND = 1;
-const IFLA_INFO_DATA = 2;
+export const IFLA_INFO_KIND = 1;
+export const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_INFO_SLAVE_DATA = 5;
 /** linux/socket.h; linux/if_link.h; the enum of linux/ip.h, where each has its file's name */
@@ -57,7 +57,6 @@ const VETH_INFO_PEER = 1;
 const RTEXT_FILTER_SKIP_STATS = 8;
 /** linux/if.h */
 export const IFF_UP = 0x1;
-export const IFF_LOOPBACK = 0x8;
 export const IFF_RUNNING = 0x40;
 export const IFF_PROMISC = 0x100;
 

@@ -1,15 +1,19 @@
 /** A VXLAN device (RFC 7348) between two hosts, as a message. Source: include/uapi/linux/if_link.h, Linux 6.18. */
 import { parseAddress } from './address-text.ts';
 import { Channel } from './channel.ts';
-import { checkLinkName, RTM_NEWLINK } from './link.ts';
+import {
+  checkLinkName,
+  IFINFOMSG_BYTES,
+  IFLA_IFNAME,
+  IFLA_INFO_DATA,
+  IFLA_INFO_KIND,
+  IFLA_LINKINFO,
+  IFLA_MTU,
+  RTM_NEWLINK,
+} from './link.ts';
 import { MessageBuilder, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST } from './message.ts';
 
-const IFINFOMSG_BYTES = 16;
-const IFLA_IFNAME = 3;
-const IFLA_MTU = 4;
-const IFLA_LINKINFO = 18;
-const IFLA_INFO_KIND = 1;
-const IFLA_INFO_DATA = 2;
+/** linux/if_link.h */
 const IFLA_VXLAN_ID = 1;
 const IFLA_VXLAN_GROUP = 2;
 const IFLA_VXLAN_LOCAL = 4;

@@ -53,9 +53,9 @@ export function netlinkReceive(handle: number, into: Uint8Array, timeoutMs: numb
 }
 
 /**
- * Sends messages to the kernel and receives what it answers, as netlinkSend and netlinkReceive do, in one call: returns
- * the bytes of all answers, one behind the other, or of as many as fit into 64 KiB or what `into` has more; a dump that
- * is longer is received on.
+ * Sends messages to the kernel and receives its answers, as netlinkSend and netlinkReceive do, in one call. Returns the
+ * bytes of the answers, one behind the other. It goes on while `into` has room for another one of 32 KB, the longest part
+ * of a dump; what is left then (or comes later) is received as ever. Throws EMSGSIZE when the first did not fit.
  */
 export function netlinkExchange(handle: number, message: Uint8Array, into: Uint8Array): number {
   return check(native.netlinkExchange(handle, message, into));

@@ -41,8 +41,9 @@ function explain(errno: number, name: string): SysError {
 
 /**
  * Makes (or attaches to) the TUN device `name`, which may hold one %d for the first free number, in the network namespace
- * of the calling thread: IFF_TUN | IFF_NO_PI, non-blocking. With `vnetHeader` each packet starts with the 10-byte
- * virtio_net_hdr; without, `offloads` are none. With `frames` it is a TAP device: whole Ethernet frames (IFF_TAP). They are TUN_F_ bits; what the kernel does not know is left out, and the accepted ones come back.
+ * of the calling thread: IFF_TUN | IFF_NO_PI, non-blocking. With `frames` it is a TAP device instead: whole Ethernet
+ * frames (IFF_TAP). With `vnetHeader` each packet starts with the 10-byte virtio_net_hdr; without, `offloads` are none.
+ * `offloads` are TUN_F_ bits; what the kernel does not know is left out, and the accepted ones come back.
  * The device goes away with its last handle. Throws SysError: EPERM, EACCES, ENOENT, EBUSY, EINVAL…
  */
 export function openTun(options: {
