@@ -1,10 +1,9 @@
 // Netlink messages that are sent aside: the kernel does a request's work inside send, and for some requests (a link's
 // deletion) waits tens of milliseconds after the work is done. A thread of ours waits there. What becomes of the request
-// is in the acknowledgement, which is received as ever.
+// is in the acknowledgement, which is received as ever; one that could not be sent is told by a receive, too.
 //
 // A new thread costs a fifth of a millisecond and more on a virtual machine, so one that has nothing to do stays for a while.
 #include "sys.h"
-#include <linux/netlink.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -24,11 +23,8 @@ static Errand *first, **last = &first;
 static int waiting, idle; // errands in the queue, threads without one
 
 static void perform(Errand *errand) {
-  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-  while (sendto(errand->handle->fd, errand->message, errand->bytes, MSG_NOSIGNAL, (struct sockaddr *)&kernel,
-                sizeof kernel) < 0 &&
-         errno == EINTR)
-    continue;
+  if (send_netlink(errand->handle->fd, errand->message, errand->bytes) < 0)
+    __atomic_store_n(&errand->handle->unsent, errno, __ATOMIC_RELAXED);
   handle_release(errand->handle);
   free(errand);
 }

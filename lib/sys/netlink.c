@@ -51,7 +51,7 @@ EXPORT(sys_open_netlink) {
   return result(env, id < 0 ? fail(call.state, step, -id) : id);
 }
 
-static ssize_t send_netlink(int fd, const uint8_t *message, size_t bytes) {
+ssize_t send_netlink(int fd, const uint8_t *message, size_t bytes) {
   struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
   for (;;) {
     ssize_t sent = sendto(fd, message, bytes, MSG_NOSIGNAL, (struct sockaddr *)&kernel, sizeof kernel);
@@ -92,7 +92,8 @@ static int receive_netlink(int fd, uint8_t *into, size_t bytes) {
   }
 }
 
-// netlinkReceive(handle, into, timeoutMs): bytes, 0 on timeout; blocks for one slice at most
+// netlinkReceive(handle, into, timeoutMs): bytes, 0 on timeout; blocks for one slice at most. There is no answer to a
+// message that could not be sent aside: its error is told here, once.
 EXPORT(sys_netlink_receive) {
   Call call;
   call_read(env, info, &call);
@@ -103,6 +104,7 @@ EXPORT(sys_netlink_receive) {
       !call_integer(&call, 2, &timeout))
     return result(env, fail(call.state, "recvmsg AF_NETLINK", EINVAL));
   Handle *handle;
+  const char *step = "recvmsg AF_NETLINK";
   int received = handle_acquire(id, KIND_NETLINK, &handle);
   if (received == 0) {
     received = receive_netlink(handle->fd, into, bytes);
@@ -110,9 +112,14 @@ EXPORT(sys_netlink_receive) {
       received = wait_for(call.state, handle, POLLIN, timeout);
       if (received > 0) received = receive_netlink(handle->fd, into, bytes);
     }
+    int unsent = received == 0 ? __atomic_exchange_n(&handle->unsent, 0, __ATOMIC_RELAXED) : 0;
+    if (unsent != 0) {
+      step = "sendto AF_NETLINK";
+      received = -unsent;
+    }
     handle_release(handle);
   }
-  return result(env, received < 0 ? fail(call.state, "recvmsg AF_NETLINK", -received) : received);
+  return result(env, received < 0 ? fail(call.state, step, -received) : received);
 }
 
 // netlinkExchange(handle, message, into): sends, and gives the answers that are there then, one behind the other, as they

@@ -33,8 +33,9 @@ export function netlinkSend(handle: number, message: Uint8Array): void {
 
 /**
  * Sends one message in a thread of its own and returns at once: for requests in which the kernel waits (a link's deletion
- * takes tens of milliseconds after the link is gone). The acknowledgement is received as ever; closing the handle is
- * allowed at any time and takes effect when the message was sent.
+ * takes tens of milliseconds after the link is gone). The acknowledgement is received as ever, and a message that could not
+ * be sent makes the next netlinkReceive that finds none throw. Closing the handle is allowed at any time and takes effect
+ * when the message was sent.
  */
 export function netlinkSendAside(handle: number, message: Uint8Array): void {
   check(native.netlinkSendAside(handle, message));

@@ -54,6 +54,7 @@ typedef struct {
   uint32_t calls;   // calls in progress; the last one to end after a close closes the descriptor
   bool closed;
   const void *owner; // the environment that closes it when it ends; NULL = kept
+  int unsent;       // errno of a message that could not be sent aside (errand.c), until a receive tells it; atomic
 } Handle;
 
 // Somebody who sleeps while holding handles: an eventfd that close() writes to.
@@ -138,6 +139,10 @@ typedef int (*Opener)(void *argument, const char **step);
 int open_in_namespace(const char *path, Opener open, void *argument, const char **step);
 // A thread that takes no signals: those belong to Node's main thread.
 int start_thread(pthread_t *thread, void *(*run)(void *), void *argument);
+
+// ---- netlink.c
+
+ssize_t send_netlink(int fd, const uint8_t *message, size_t bytes); // to the kernel; -1 and errno
 
 // ---- readiness.c, udp.c
 

@@ -22,6 +22,17 @@ t.test('what is sent aside is answered', async t => {
   t.throws(() => netlinkSendAside(handle, message), { code: 'EBADF' });
 });
 
+t.test('what could not be sent is told once, by a receive', async t => {
+  const handle = openNetlink({ protocol: 0 });
+  const buffer = new Uint8Array(32 * 1024);
+  netlinkSendAside(handle, new Uint8Array(16 << 20)); // more than a socket's buffer
+  t.throws(() => netlinkReceive(handle, buffer, 10_000), { code: 'EMSGSIZE', syscall: 'sendto AF_NETLINK' });
+  t.equal(netlinkReceive(handle, buffer, 0), 0);
+  netlinkSendAside(handle, getLinkMessage('lo').finish(1));
+  t.ok(netlinkReceive(handle, buffer, 10_000) > 16, 'and the socket is as good as before');
+  close(handle);
+});
+
 t.test('closed at once: it is sent all the same, and nothing breaks', async t => {
   for (let i = 0; i < 200; i++) {
     const handle = openNetlink({ protocol: 0 });
