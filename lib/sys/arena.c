@@ -65,10 +65,10 @@ EXPORT(sys_register_arena) {
 }
 
 EXPORT(sys_unregister_arena) {
-  State *state;
+  State *state = NULL;
   int32_t id;
   if (!call_integers(env, info, 1, &state, &id) || id < 0 || id >= ARENAS || state->arenas[id].view == NULL)
-    return result(env, -EINVAL);
+    return result(env, fail(state, "unregisterArena", EINVAL));
   napi_delete_reference(env, state->arenas[id].view);
   state->arenas[id] = (Arena){0};
   return result(env, 0);

@@ -11,8 +11,10 @@ EXPORT(sys_peer_credentials) {
   size_t bytes;
   struct ucred peer;
   socklen_t peer_bytes = sizeof peer;
-  if (!call_integer(&call, 0, &fd) || !call_bytes(&call, 1, &into, &bytes) || bytes < sizeof peer) return result(env, -EINVAL);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) != 0) return result(env, fail(call.state, "getsockopt SO_PEERCRED", errno));
+  if (!call_integer(&call, 0, &fd) || !call_bytes(&call, 1, &into, &bytes) || bytes < sizeof peer)
+    return result(env, fail(call.state, "peerCredentials", EINVAL));
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) != 0)
+    return result(env, fail(call.state, "getsockopt SO_PEERCRED", errno));
   memcpy(into, &peer, sizeof peer);
   return result(env, 0);
 }

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { checksum, errnoName } from '../../lib/sys/sys.ts';
+import { checksum, close, errnoName, unregisterArena } from '../../lib/sys/sys.ts';
 import { arena, fixture, random, run } from './support.ts';
 
 /** RFC 1071, word by word. */
@@ -51,6 +51,15 @@ t.test('places outside the arena are refused', async t => {
   }
   t.equal(errnoName(checksum(99, 0, 1, 0)), 'EINVAL', 'no such arena');
   t.equal(errnoName(checksum(-1, 0, 1, 0)), 'EINVAL');
+});
+
+t.test('an arena is let go of once', async t => {
+  const { id } = arena(4096);
+  unregisterArena(id);
+  t.throws(() => close(0), { code: 'EBADF', syscall: 'close' });
+  for (const each of [id, -1, 99]) {
+    t.throws(() => unregisterArena(each), { code: 'EINVAL', syscall: 'unregisterArena' }, 'it names its own step');
+  }
 });
 
 t.test('hot calls survive any argument', async t => {
