@@ -2,7 +2,7 @@
 // Each step looks first and does nothing when there is nothing to do. Only Node's own modules may be used here:
 // in a fresh clone there is nothing else.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { installPackages } from './apt.mjs';
 import { findCompiler } from './compiler.mjs';
@@ -17,18 +17,20 @@ function must(command, args, root, hint) {
   process.exit(1);
 }
 
-/** The time of the last change below a folder, 0 where there is none. */
-function newest(folder) {
-  if (!existsSync(folder)) return 0;
-  let time = 0;
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    const path = join(folder, entry.name);
-    if (entry.isDirectory()) time = Math.max(time, newest(path));
-    else if (/\.(tsx?|c|h|json|html|css)$/.test(entry.name)) time = Math.max(time, statSync(path).mtimeMs);
+/** The time of the last change of a file or below a folder, 0 where there is none. */
+function newest(path) {
+  const entry = statSync(path, { throwIfNoEntry: false });
+  if (entry === undefined) return 0;
+  let time = entry.mtimeMs; // a folder's own: a file in it came or went
+  if (!entry.isDirectory()) return time;
+  for (const each of readdirSync(path, { withFileTypes: true })) {
+    if (each.isDirectory() || /\.(tsx?|c|h|json|html|css)$/.test(each.name))
+      time = Math.max(time, newest(join(path, each.name)));
   }
   return time;
 }
 
+const BUILT = 'dist/.built';
 const PLATFORM = `linux-${process.arch}`;
 const hasCompiler = () => findCompiler() !== undefined;
 const timeOf = path => (existsSync(path) ? statSync(path).mtimeMs : 0);
@@ -53,23 +55,30 @@ export function ensureAddon(root) {
   ensureNative(
     root,
     'build-addon.mjs',
-    'lib/sys',
+    ['lib/sys'],
     ['build', 'prebuilds'].map(folder => join(folder, PLATFORM, 'tulle.node')),
   );
 }
 
 /** The CNI plugin in C, when it is missing or older than its sources. */
 export function ensureCniPlugin(root) {
-  ensureNative(root, 'build-cni.mjs', 'cmd/tulle-cni', [
-    'dist/cmd/tulle-cni',
-    join('prebuilds', PLATFORM, 'tulle-cni'),
-  ]);
+  // It says its version, which package.json holds.
+  ensureNative(
+    root,
+    'build-cni.mjs',
+    ['cmd/tulle-cni', 'package.json'],
+    ['dist/cmd/tulle-cni', join('prebuilds', PLATFORM, 'tulle-cni')],
+  );
 }
 
-/** `places` in the order in which they are looked for: the first one there must not be older than the sources. */
+/**
+ * `places` in the order in which they are looked for: the first one there must not be older than the sources, which are files
+ * and folders, nor than the scripts that hold the compiler's flags.
+ */
 function ensureNative(root, script, sources, places) {
   const used = places.map(place => join(root, place)).find(existsSync);
-  if (used !== undefined && timeOf(used) >= newest(join(root, sources))) return;
+  const parts = [...sources, 'scripts/compiler.mjs', join('scripts', script)].map(part => join(root, part));
+  if (used !== undefined && timeOf(used) >= Math.max(...parts.map(newest))) return;
   // A prebuilt one that is old is no reason not to compile; without a compiler it is better than nothing.
   const compile = hasCompiler() ? ['--compile'] : [];
   must(process.execPath, [join(root, 'scripts', script), ...compile], root, 'see the message above');
@@ -103,9 +112,9 @@ export function buildTypeScript(root) {
     if (name.endsWith('.js')) chmodSync(join(root, 'dist/cmd', name), 0o755);
   }
   prune(root);
-  // The compiler leaves its notes alone when nothing changed; their time says when the output was last known to be right.
-  const now = new Date();
-  utimesSync(join(root, 'dist/.tsbuildinfo'), now, now);
+  // Its time says when the output was last known to be right. The compiler's own notes do not: it leaves them alone when
+  // nothing changed, and writes them where it only checks ("tsc --noEmit").
+  writeFileSync(join(root, BUILT), '');
 }
 
 /** All of them, each only when needed. */
@@ -118,7 +127,7 @@ export function ensureBuilt(root) {
     ...['cmd', 'lib', 'etcd', 'test', 'bench'].map(folder => newest(join(root, folder))),
     timeOf(join(root, 'tsconfig.json')),
   );
-  if (timeOf(join(root, 'dist/.tsbuildinfo')) < sources) {
+  if (timeOf(join(root, BUILT)) < sources) {
     say('tulle: compiling TypeScript');
     buildTypeScript(root);
   }
