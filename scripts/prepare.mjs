@@ -2,7 +2,7 @@
 // Each step looks first and does nothing when there is nothing to do. Only Node's own modules may be used here:
 // in a fresh clone there is nothing else.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { installPackages } from './apt.mjs';
 import { findCompiler } from './compiler.mjs';
@@ -35,8 +35,12 @@ const PLATFORM = `linux-${process.arch}`;
 const hasCompiler = () => findCompiler() !== undefined;
 const timeOf = path => (existsSync(path) ? statSync(path).mtimeMs : 0);
 
-/** `npm ci`, when node_modules is missing or older than the lock file. */
+/**
+ * `npm ci`, when node_modules is missing or older than the lock file; never where it is a link, which leads to another clone's
+ * (a worktree's way to share them): npm would first delete everything at its end.
+ */
 export function ensureDependencies(root) {
+  if (lstatSync(join(root, 'node_modules'), { throwIfNoEntry: false })?.isSymbolicLink()) return;
   if (timeOf(join(root, 'node_modules/.package-lock.json')) >= timeOf(join(root, 'package-lock.json'))) return;
   ensureCompiler();
   say('tulle: installing the npm packages of package-lock.json (once)');

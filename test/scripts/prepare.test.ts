@@ -1,9 +1,9 @@
 /** When something is built again: in a tree of stand-ins, whose scripts only write what they would build. */
-import { existsSync, mkdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import t from 'tap';
-import { folder, pretend, root, runNode } from './support.ts';
+import { callsOf, folder, pretend, root, runNode } from './support.ts';
 
 const module = pathToFileURL(join(root, 'scripts/prepare.mjs')).href;
 const PAST = new Date(Date.now() - 3_600_000);
@@ -97,4 +97,18 @@ t.test('what was compiled is not taken for right because somebody checked the ty
   t.equal(compiled(), 2);
   rmSync(path('lib/a.ts'));
   t.equal(compiled(), 3, 'a source that is gone: what was made of it must go, too');
+});
+
+t.test("another clone's packages are left alone", async t => {
+  const { home, path, run } = tree(t);
+  pretend(home, { npm: '' });
+  writeFileSync(path('package-lock.json'), '{}');
+  mkdirSync(path('elsewhere'));
+  symlinkSync('elsewhere', path('node_modules'));
+  const { status, stderr } = run('ensureDependencies');
+  t.equal(status, 0, stderr);
+  t.notOk(callsOf(home).some(call => call.startsWith('npm ')));
+  rmSync(path('node_modules'));
+  run('ensureDependencies');
+  t.ok(callsOf(home).includes('npm ci --no-audit --no-fund --loglevel=error'));
 });
