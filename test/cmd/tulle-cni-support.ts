@@ -28,7 +28,7 @@ export function buildSanitized(): string | undefined {
   if (!library.startsWith('/') || !existsSync(library)) return undefined;
   const { status, stderr } = spawnSync(process.execPath, [join(root, 'scripts/build-cni.mjs'), '--sanitize'], {
     encoding: 'utf8',
-    env: { ...process.env, CC: 'gcc' },
+    env: { ...process.env, CC: 'gcc', TULLE_WERROR: '1' },
   });
   if (status !== 0) throw new Error(stderr);
   return asanFolder;

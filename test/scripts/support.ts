@@ -37,8 +37,9 @@ export function callsOf(home: string): string[] {
 export function runNode(
   home: string,
   args: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
 ): { status: number | null; stdout: string; stderr: string } {
-  const env = { PATH: `${join(home, 'bin')}:/usr/bin:/bin`, XDG_CACHE_HOME: join(home, 'cache') };
+  const env = { PATH: `${join(home, 'bin')}:/usr/bin:/bin`, XDG_CACHE_HOME: join(home, 'cache'), ...environment };
   return spawnSync(process.execPath, args, {
     cwd: home,
     env,

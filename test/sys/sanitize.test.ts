@@ -10,7 +10,10 @@ const skip = !library.startsWith('/') || !existsSync(library) ? 'SKIPPED: no lib
 const addon = join(root, 'build', `linux-${process.arch}-asan`, 'tulle.node');
 
 t.test('under AddressSanitizer', { skip }, async t => {
-  const built = run(process.execPath, [join(root, 'scripts/build-addon.mjs'), '--sanitize'], { CC: 'gcc' });
+  const built = run(process.execPath, [join(root, 'scripts/build-addon.mjs'), '--sanitize'], {
+    CC: 'gcc',
+    TULLE_WERROR: '1',
+  });
   t.equal(built.status, 0, built.stderr);
   const environment = {
     TULLE_ADDON: addon,
