@@ -19,7 +19,11 @@ export function trustMs(ttlSeconds: number): number {
   return Math.floor(ttlSeconds * 1000 * (1 - driftAllowance));
 }
 
-/** Milliseconds after sending a renewal that the next one is due: a margin before the end, but not before TTL/3. */
+/**
+ * Milliseconds after sending a renewal that the next one is due: a margin before the end, but not before TTL/3. The end is
+ * that of our trust where the allowance is more than the margin: a renewal that begins when it is over is none.
+ */
 export function renewAfterMs(ttlSeconds: number, marginSeconds: number): number {
-  return 1000 * (ttlSeconds - Math.min(marginSeconds, (ttlSeconds * 2) / 3));
+  const marginMs = 1000 * Math.min(marginSeconds, (ttlSeconds * 2) / 3);
+  return Math.min(1000 * ttlSeconds - marginMs, trustMs(ttlSeconds) - Math.min(marginMs, ttlSeconds * 100));
 }

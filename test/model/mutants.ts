@@ -64,7 +64,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'renews at the deadline',
     file: 'deadline',
-    from: /return 1000 \* \(ttlSeconds - .*\);/,
+    from: /return Math\.min\(1000 \* ttlSeconds.*\);/,
     to: 'return 1000 * ttlSeconds;',
     caught: missed,
   },
