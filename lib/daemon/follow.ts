@@ -91,7 +91,10 @@ function onLeaseEvent(run: Run, event: ManagerEvent, peers: PeerWatch, overlay: 
       // The worker stopped forwarding by itself at the deadline; this is only for people.
       run.fenced = true;
       setWaiting(run, 'the lease to be renewed');
-      log.error({ subnet, ttlSeconds: options.leaseTtlSeconds }, 'the lease was not renewed in time: forwarding stops');
+      if (event.why === 'late') {
+        const { leaseTtlSeconds: ttlSeconds } = options;
+        log.error({ subnet, ttlSeconds }, 'the lease was not renewed in time: forwarding stops');
+      } else log.error({ subnet }, 'the registry says that the lease is not ours any more: forwarding stops');
       return;
     case 'lost':
       return; // the deadline is over at once

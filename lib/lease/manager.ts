@@ -6,6 +6,7 @@
 //               fenced ──► somebody else holds it: 'lost', and run() ends
 //
 // deadline.ts says what the deadline is. Past it the node is fenced: it forwards nothing until a renewal succeeds again.
+// A registry that is away moves no deadline. One that says that our key is gone, or somebody else's, ends it at once.
 import { messageOf, TulleError } from '../util/errors.ts';
 import { type Logger, silentLogger } from '../util/log.ts';
 import { type AcquireRequest, acquireLease, checkAnswer, isOneOf, maximumCollisions } from './acquire.ts';
@@ -14,19 +15,14 @@ import { type Clock, systemClock } from './clock.ts';
 import { createContest } from './contest.ts';
 import { renewAfterMs, trustMs } from './deadline.ts';
 import { holderOf, whyLost } from './holder.ts';
-import {
-  type Lease,
-  type LeaseSubnets,
-  mergeAttributes,
-  nodeIdOf,
-  printSubnets,
-  sameSubnets,
-  subnetsOf,
-} from './lease.ts';
+import { type Lease, mergeAttributes, nodeIdOf, printSubnets, sameSubnets, subnetsOf } from './lease.ts';
+import type { LeaseStatus, ManagerEvent } from './manager-events.ts';
 import { type Events, type Registry, RegistryError, registryCodeOf, type Snapshot } from './registry.ts';
 import { createRetry, longestPauseMs } from './retry.ts';
+import { createSightings } from './sightings.ts';
 
 export type { AcquireRequest } from './acquire.ts';
+export type { LeaseStatus, ManagerEvent } from './manager-events.ts';
 
 export interface ManagerOptions {
   registry: Registry;
@@ -38,31 +34,10 @@ export interface ManagerOptions {
   onDeadline?: (monotonicMs: number) => void;
 }
 
-/** For status and metrics. */
-export interface LeaseStatus {
-  lease: Lease | undefined;
-  fenced: boolean;
-  /** Milliseconds until forwarding stops unless the lease is renewed; Infinity for a reservation. */
-  deadlineInMs: number;
-  /** Since the last acknowledged write of the lease was sent; undefined without a lease. */
-  renewedForMs: number | undefined;
-  /** The registry does not renew the lease at present: why, and for how long. */
-  trouble: { reason: string; forMs: number } | undefined;
-}
-
 export interface RunOptions {
   /** Renew this long before the lease ends, but not before a third of it is over. flannel: 3600. */
   marginSeconds: number;
 }
-
-export type ManagerEvent =
-  | { kind: 'renewed'; lease: Lease }
-  /** The deadline passed without an acknowledged renewal: stop forwarding. 'renewed' or 'reacquired' ends it. */
-  | { kind: 'fenced'; lease: Lease }
-  /** The key was gone and we made it again: the same subnet with a new lease key. */
-  | { kind: 'reacquired'; lease: Lease; previous: Lease }
-  /** Somebody else holds the subnet; `reason` is one line. */
-  | { kind: 'lost'; lease: Lease; reason: string };
 
 export class LeaseManager {
   readonly #registry: Registry;
@@ -75,9 +50,9 @@ export class LeaseManager {
   #request: AcquireRequest | undefined;
   #lease: Lease | undefined;
   #deadline = Number.NEGATIVE_INFINITY;
-  /** When the last acknowledged write of our lease was sent, and the newest write of it that the watch saw. */
+  /** When the last acknowledged write of our lease was sent. */
   #sentMs = 0;
-  #seenRevision = 0;
+  readonly #sightings = createSightings();
   /** A write of ours was not answered: it may have been done. */
   #unanswered = false;
   #writing = false;
@@ -87,6 +62,8 @@ export class LeaseManager {
   #due = false;
   /** Aborted and replaced whenever the loops of run() must look again. */
   #bell = new AbortController();
+  /** The same for what cannot wait for the end of a pause after a failure. */
+  #alarm = new AbortController();
 
   constructor(options: ManagerOptions) {
     this.#registry = options.registry;
@@ -162,29 +139,28 @@ export class LeaseManager {
   observe(message: Snapshot | Events): void {
     const lease = this.#lease;
     if (lease === undefined) return;
-    const isKey = (other: LeaseSubnets): boolean => sameSubnets(other, lease);
     const puts =
       message.kind === 'snapshot'
         ? message.leases
         : message.events.flatMap(event => (event.kind === 'put' ? [event.lease] : []));
     for (const other of puts) if (this.#isSurplus(other)) this.#surplus.push(other);
     if (this.#surplus.length > 0) this.#ring();
-    if (message.revision < lease.modRevision) return;
 
-    const own = puts.findLast(isKey);
-    const isGone =
-      message.kind === 'snapshot'
-        ? own === undefined
-        : message.events.findLast(event => isKey(event.kind === 'put' ? event.lease : event))?.kind === 'removed';
-    this.#seenRevision = Math.max(this.#seenRevision, own?.modRevision ?? 0);
-    if (isGone || (own !== undefined && !isOwn(own, this.#request!))) this.#due = true;
+    const sighting = this.#sightings.take(message, lease, this.#request!, this.#clock.monotonicMs());
+    if (sighting !== undefined) {
+      this.#due = true;
+      // Where the registry gives out the subnets, ours is not who writes its value.
+      if (sighting === 'foreign' && this.#registry.thisNode === undefined) this.#fence();
+      const alarm = this.#alarm;
+      this.#alarm = new AbortController();
+      alarm.abort(rung);
+    }
     this.#lookAtSeen();
   }
 
   /** A write of our lease that is newer than ours: our own come back too, sometimes before their answer. */
   #lookAtSeen(): void {
-    if (!this.#writing && this.#lease !== undefined && this.#seenRevision > this.#lease.modRevision) {
-      this.#seenRevision = 0; // once for each: a registry that contradicts itself must not keep us busy
+    if (!this.#writing && this.#lease !== undefined && this.#sightings.newerThan(this.#lease.modRevision)) {
       this.#due = true;
     }
     if (this.#due) this.#ring();
@@ -237,10 +213,13 @@ export class LeaseManager {
         return 'lost';
       } catch (error) {
         this.#writing = false;
+        const isNews = this.#due; // seen since the attempt began
         this.#due = true;
         if (signal.aborted) break;
+        if (this.#sightings.isDenied) this.#fence();
         this.#trouble = { reason: messageOf(error), sinceMs: this.#trouble?.sinceMs ?? this.#clock.monotonicMs() };
-        await retry.failed(error, 'the lease could not be renewed, trying again', signal);
+        const until = isNews ? AbortSignal.abort(rung) : AbortSignal.any([signal, this.#alarm.signal]);
+        await retry.failed(error, 'the lease could not be renewed, trying again', until);
       }
     }
     return 'stopped';
@@ -253,7 +232,8 @@ export class LeaseManager {
       if (!this.fenced) said = false;
       else if (!said) {
         said = true;
-        if (this.#lease !== undefined) this.#emit({ kind: 'fenced', lease: this.#lease });
+        const why = this.#deadline === Number.NEGATIVE_INFINITY ? 'gone' : 'late';
+        if (this.#lease !== undefined) this.#emit({ kind: 'fenced', lease: this.#lease, why });
       }
       await this.#sleepUntil(said ? Number.POSITIVE_INFINITY : this.#deadline);
     }
@@ -272,6 +252,7 @@ export class LeaseManager {
       const ttlSeconds = base.expiresAtMs === null ? null : request.ttlSeconds;
       const code = await this.#write(request, previous, () => this.#registry.update(base, attributes, ttlSeconds));
       if (code === undefined) break;
+      if (code.code === 'missing') this.#sightings.denied(this.#clock.monotonicMs());
       if (!isOneOf(code.code, 'missing', 'conflict') || attempt >= maximumCollisions) throw code;
 
       const snapshot = await this.#registry.list();
@@ -279,21 +260,19 @@ export class LeaseManager {
       const lost = whyLost(snapshot, found, previous, request);
       if (lost !== undefined) return lost;
       if (found !== undefined) {
-        const rival = found.modRevision !== base.modRevision && this.#whoWrote(found);
+        // An older one is of another history, and nobody's write.
+        const rival = found.modRevision > base.modRevision && this.#whoWrote(found);
         if (rival) return rival;
         base = found; // ours, written by somebody or by a request whose answer got lost
         continue;
       }
       if (signal.aborted) break;
+      this.#sightings.denied(this.#clock.monotonicMs());
       const wanted = { ...subnetsOf(previous), attributes };
       const taken = await this.#write(request, previous, () => this.#registry.create(wanted, request.ttlSeconds));
       if (taken === undefined) break;
-      // It is known to be gone, and no TTL says until when it was ours: it ended when it went.
-      if (previous.expiresAtMs === null && !this.fenced) {
-        this.#setDeadline(Number.NEGATIVE_INFINITY);
-        this.#ring();
-      }
-      if (taken.code !== 'taken') throw taken; // else taken since the list: look again
+      if (taken.code !== 'taken') throw taken;
+      this.#fence(); // since the list: look again
     }
     const lease = this.#lease!;
     if (lease === previous) return undefined;
@@ -356,13 +335,23 @@ export class LeaseManager {
     this.#lease = lease;
     this.#request = request;
     this.#sentMs = sentMs;
-    this.#setDeadline(lease.expiresAtMs === null ? Number.POSITIVE_INFINITY : sentMs + trustMs(request.ttlSeconds));
+    this.#sightings.acknowledged(lease, sentMs);
+    if (!this.#sightings.isDenied) {
+      this.#setDeadline(lease.expiresAtMs === null ? Number.POSITIVE_INFINITY : sentMs + trustMs(request.ttlSeconds));
+    }
     this.#ring();
   }
 
   #setDeadline(monotonicMs: number): void {
     this.#deadline = monotonicMs;
     this.#onDeadline(monotonicMs);
+  }
+
+  /** It is known that our lease is not ours at present: what remained of its time counts no more. */
+  #fence(): void {
+    if (this.#deadline === Number.NEGATIVE_INFINITY) return;
+    this.#setDeadline(Number.NEGATIVE_INFINITY);
+    this.#ring();
   }
 
   #emit(event: ManagerEvent): void {

@@ -3,7 +3,7 @@ import t from 'tap';
 import { parseNetworkConfig } from '../../lib/lease/config.ts';
 import { type Lease, subnetKey } from '../../lib/lease/lease.ts';
 import { type AcquireRequest, LeaseManager, type ManagerEvent } from '../../lib/lease/manager.ts';
-import { bench, requireEtcd, until } from './support.ts';
+import { bench, RawEtcd, requireEtcd, until } from './support.ts';
 
 requireEtcd();
 const config = parseNetworkConfig('{"Network":"10.5.0.0/20","SubnetLen":24,"Backend":{"Type":"tulle"}}'); // 15 subnets
@@ -51,4 +51,48 @@ t.test('renews while it runs, and goes on after an outage', async t => {
   t.equal(manager.lease?.createRevision, lease.createRevision, 'it is the same lease');
   stopper.abort();
   await run;
+});
+
+t.test('etcd restored from a backup that is older than our lease: looked at now, not at the next renewal', async t => {
+  for (const isTaken of [true, false]) {
+    const made = await bench(t);
+    for (let i = 0; i < 20; i++) await made.raw.put('/elsewhere').value(`${i}`);
+    const registry = made.registry();
+    const manager = new LeaseManager({ registry });
+    const lease = await manager.acquire(request(1, 24 * 3600));
+    const key = `/coreos.com/network/subnets/${subnetKey(lease)}`;
+    const kinds: ManagerEvent['kind'][] = [];
+    manager.subscribe(event => void kinds.push(event.kind));
+    const stopper = new AbortController();
+    t.teardown(() => stopper.abort());
+    let messages = 0;
+    const watch = (async () => {
+      for await (const message of registry.watch(stopper.signal)) {
+        messages++;
+        manager.observe(message);
+      }
+    })();
+    const run = manager.run(stopper.signal, { marginSeconds: 3600 });
+    await until('the snapshot', () => messages === 1);
+
+    // The other history begins where the watcher does not see it.
+    await made.server.stop();
+    const { clientPort, peerPort } = made.options;
+    delete made.options.clientPort;
+    made.options.directory = `${made.directory}/restored`;
+    await made.restart();
+    const raw = new RawEtcd({ hosts: made.server.endpoint });
+    const other = JSON.stringify(request(2).attributes);
+    await raw.put(isTaken ? key : '/elsewhere').value(other);
+    raw.close();
+    await made.server.stop();
+    Object.assign(made.options, { clientPort, peerPort });
+    await made.restart();
+
+    if (isTaken) t.equal(await run, 'lost');
+    else await until('made again', () => kinds.includes('reacquired'));
+    t.equal(manager.fenced, isTaken);
+    stopper.abort();
+    await Promise.all([run, watch]);
+  }
 });

@@ -67,7 +67,7 @@ t.test('seen and decided, over a restart', async t => {
   journal.observe(snapshot(2, mine, a));
   journal.observe({ kind: 'events', revision: 3, events: [{ kind: 'put', lease: b }] });
   journal.observe({ kind: 'events', revision: 4, events: [{ kind: 'put', lease: { ...a, modRevision: 4 } }] }); // a renewal
-  journal.event({ kind: 'fenced', lease: mine });
+  journal.event({ kind: 'fenced', why: 'late', lease: mine });
   journal.event({ kind: 'renewed', lease: mine });
   journal.event({ kind: 'renewed', lease: mine });
   journal.stop();

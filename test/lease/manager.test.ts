@@ -3,6 +3,7 @@ import t from 'tap';
 import { parseNetworkConfig } from '../../lib/lease/config.ts';
 import { type LeaseAttributes, parseSubnetKey, subnetKey } from '../../lib/lease/lease.ts';
 import { type AcquireRequest, LeaseManager } from '../../lib/lease/manager.ts';
+import { RegistryError } from '../../lib/lease/registry.ts';
 import type { Logger } from '../../lib/util/log.ts';
 import { createMemoryRegistry, type MemoryRegistry } from '../support/memory-registry.ts';
 import { prng, testSeed } from '../support/prng.ts';
@@ -354,6 +355,108 @@ t.test('500 managers at once from 500 subnets: all different', async t => {
   t.equal(keys.size, 500);
 });
 
+t.test('a registry that was restored from a backup, or emptied: we look at once, whatever its revision', async t => {
+  for (const how of ['gone', 'foreign', 'ours as it was'] as const) {
+    const { clock, manager, story, start, registry, watch } = stage();
+    const restoreOld = registry.backup();
+    registry.put('10.5.3.0-24', attributesOf('10.88.0.3', 'c'), null);
+    await manager.acquire(request('a', '10.88.0.1', 24 * 3600));
+    const restoreOurs = registry.backup();
+    const stop = start();
+    watch(stop.signal);
+    await clock.advance(23 * 3600 * 1000 + 1000); // renewed once
+    for (let i = 0; i < 5; i++) registry.put('10.5.3.0-24', attributesOf('10.88.0.3', 'c'), null);
+    await clock.settle();
+    story();
+    const restore = how === 'ours as it was' ? restoreOurs : restoreOld;
+    restore();
+    if (how === 'foreign') registry.put('10.5.1.0-24', attributesOf('10.88.0.2', 'b'), 24 * 3600);
+    await clock.settle();
+    const expected = {
+      gone: [/update.*: missing/, /list/, /create/, /REACQUIRED 10.5.1.0-24 key 1$/],
+      foreign: [/FENCED/, /update.*: conflict/, /list/, /LOST 10.5.1.0-24: .*node b/, /ended: lost/],
+      'ours as it was': [/update.*: conflict/, /list/, /update/, /RENEWED 10.5.1.0-24 key 2$/],
+    };
+    t.match(story(), expected[how], how);
+    t.equal(manager.fenced, how === 'foreign');
+    stop.abort();
+    await clock.settle();
+  }
+});
+
+t.test(
+  'our key in the hands of another: fenced as soon as the watch tells it, also in the pause after a failure',
+  async t => {
+    const { clock, manager, story, start, registry, watch } = stage({ random: () => 0.999999 });
+    await manager.acquire(request('a', '10.88.0.1', 24 * 3600));
+    const stop = start();
+    watch(stop.signal);
+    registry.failure = 'unavailable';
+    await clock.advance(23 * 3600 * 1000 + 100_000); // pauses of 30 s by now
+    t.equal(manager.fenced, false, 'a registry that is away moves no deadline');
+    story();
+    registry.drop('10.5.3.0-24');
+    registry.put('10.5.3.0-24', attributesOf('10.88.0.2', 'b'), 90);
+    await clock.settle();
+    t.equal(manager.fenced, true);
+    t.match(story(), [/FENCED/, /update 10.5.3.0-24: unavailable/], 'and it looks at once');
+    registry.failure = undefined;
+    await clock.advance(31_000);
+    t.match(story().at(-1), 'run ended: lost');
+  },
+);
+
+t.test('a key that is gone and cannot be made again: fenced, whatever time was left', async t => {
+  const { clock, manager, story, start, registry, watch } = stage();
+  await manager.acquire(request('a', '10.88.0.1', 24 * 3600));
+  const stop = start();
+  watch(stop.signal);
+  await clock.advance(1000);
+  story();
+  registry.failure = 'denied'; // its disk is full, or we may only read
+  registry.drop('10.5.1.0-24');
+  await clock.settle();
+  t.equal(manager.fenced, true);
+  t.match(story(), [/update.*: denied/, /warn/, /FENCED 10.5.1.0-24/]);
+  registry.failure = undefined;
+  await clock.advance(31_000);
+  t.equal(manager.fenced, false);
+  t.match(story().at(-2), /REACQUIRED/);
+  // Nobody watches: the answer alone tells it.
+  const { create } = registry;
+  registry.create = async () => {
+    throw new RegistryError('denied', 'as the test wants it');
+  };
+  stop.abort();
+  await clock.settle();
+  const blind = start();
+  registry.drop('10.5.1.0-24');
+  await clock.advance(23 * 3600 * 1000);
+  t.equal(manager.fenced, true);
+  registry.create = create;
+  await clock.advance(31_000);
+  t.equal(manager.fenced, false);
+  blind.abort();
+  await clock.settle();
+});
+
+t.test('an answer that was under way when our key was taken opens nothing', async t => {
+  const { clock, manager, story, start, registry, watch } = stage();
+  await manager.acquire(request());
+  const stop = start();
+  watch(stop.signal);
+  registry.latencyMs = 2000;
+  await clock.advance(31_500); // the renewal was done at 31 s, and is answered at 32 s
+  registry.drop('10.5.1.0-24');
+  registry.put('10.5.1.0-24', attributesOf('10.88.0.2', 'b'), 90);
+  await clock.advance(400);
+  t.equal(manager.fenced, true);
+  await clock.advance(200);
+  t.equal(manager.fenced, true, 'answered');
+  await clock.advance(10_000);
+  t.match(story().at(-1), 'run ended: lost');
+});
+
 t.test('observe looks only when it must', async t => {
   const { clock, manager, story, start, registry } = stage();
   const lease = await manager.acquire(request());
@@ -361,7 +464,7 @@ t.test('observe looks only when it must', async t => {
   story();
   const subnets = parseSubnetKey('10.5.1.0-24')!;
   manager.observe({ kind: 'snapshot', leases: [lease], revision: 1 });
-  manager.observe({ kind: 'snapshot', leases: [], revision: 0 }); // older than our lease
+  manager.observe({ kind: 'events', events: [{ kind: 'put', lease }], revision: 1 });
   manager.observe({ kind: 'events', events: [{ kind: 'put', lease }], revision: 5 });
   manager.observe({
     kind: 'events',

@@ -37,6 +37,8 @@ export interface MemoryRegistry extends Registry {
   put(key: string, attributes: Partial<LeaseAttributes>, ttlSeconds: number | null): Lease;
   /** Removes one in the same way. */
   drop(key: string): void;
+  /** What is there now; the result puts it back, with its revision: watchers get a snapshot of another history. */
+  backup(): () => void;
   /** A value that nobody can read. */
   corrupt(key: string): void;
   /** "10.5.1.0-24 10.88.0.1 create 1 mod 2", sorted. */
@@ -49,6 +51,7 @@ export function createMemoryRegistry(clock: Clock, configText?: string): MemoryR
   const closed = new AbortController();
   const history: LeaseEvent[] = []; // all that happened; watchers keep their place in it
   let revision = 0;
+  let restored = 0; // how often
   let bell = new AbortController();
 
   const happened = (event: LeaseEvent): void => {
@@ -123,9 +126,16 @@ export function createMemoryRegistry(clock: Clock, configText?: string): MemoryR
     if (ended()) return;
     expire();
     let seen = history.length;
+    let world = restored;
     yield structuredClone(snapshot());
     while (!ended()) {
       expire();
+      if (world !== restored) {
+        world = restored;
+        seen = history.length;
+        yield structuredClone(snapshot());
+        continue;
+      }
       if (seen < history.length) {
         const events = structuredClone(history.slice(seen));
         seen = history.length;
@@ -191,6 +201,18 @@ export function createMemoryRegistry(clock: Clock, configText?: string): MemoryR
       leases.delete(key);
       revision++;
       happened({ kind: 'removed', ...subnetsOf(lease) });
+    },
+    backup() {
+      const saved = structuredClone({ leases: [...leases], revision });
+      return () => {
+        leases.clear();
+        for (const [key, lease] of structuredClone(saved.leases)) leases.set(key, lease);
+        revision = saved.revision;
+        restored++;
+        const rung = bell;
+        bell = new AbortController();
+        rung.abort();
+      };
     },
     corrupt(key) {
       const subnets = parseSubnetKey(key);
