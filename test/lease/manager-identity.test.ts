@@ -91,12 +91,36 @@ t.test('a second process with our id and address yields to us, whoever it is', a
   t.ok(lines.length < 20, 'they do not fight');
 });
 
+t.test('a rival that its supervisor starts again every 2 s does not outlast us', async t => {
+  const { clock, registry, node } = stage();
+  registry.latencyMs = 20;
+  const owner = node('owner');
+  const acquired = owner.manager.acquire(requestOf('a', '10.88.0.1'));
+  await clock.advance(1000);
+  await acquired;
+  owner.start();
+  await clock.advance(120_000);
+  let starts = 0;
+  for (; starts < 60; starts++) {
+    const rival = node(`rival${starts}`);
+    const taking = rival.manager.acquire(requestOf('a', '10.88.0.1'));
+    await clock.advance(100);
+    await taking;
+    rival.start();
+    await clock.advance(1900);
+    t.equal(rival.state.end, 'lost', 'it yields each time');
+    if (owner.state.end !== undefined) break;
+  }
+  t.equal(owner.state.end, undefined, `after ${starts} starts`);
+  t.equal(owner.manager.fenced, false);
+});
+
 t.test('a machine that is copied while it runs: one of the two yields soon', async t => {
   const seed = testSeed();
   t.comment(`seed ${seed}`);
   const next = prng(seed);
   const { clock, registry, node } = stage(() => next() / 2 ** 32);
-  registry.latencyMs = 20;
+  registry.latencyMs = 150;
   const [one, two] = [node('one'), node('two')];
   for (const { manager, start } of [one, two]) {
     const acquired = manager.acquire(requestOf('a', '10.88.0.1'));
