@@ -92,23 +92,22 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
             { request_put: { ...request, value, lease: held.id } },
             { request_range: { ...range, keys_only: true } },
           ],
-          failure: [{ request_range: request }],
+          failure: [{ request_range: request }, { request_range: { ...range, keys_only: true } }],
         },
         until,
       );
       let revision = Number(response.header.revision);
-      if (response.succeeded) {
-        const neighbours = response.responses[1].response_range.kvs.map(kv => kv.key.toString());
-        const clash = overlapOf(named, key, neighbours);
-        if (clash !== undefined) {
-          await removeKey(key, revision, until);
-          throw taken(`it overlaps the lease ${clash}`);
-        }
-      } else {
+      if (!response.succeeded) {
         const kv = keyInFailure(response);
         const mine = response.repeated && kv !== undefined && kv.lease === held.id && kv.value.equals(value);
         if (!mine) throw taken('another node made it first');
         revision = Number(kv.mod_revision); // our first attempt, whose answer was lost
+      }
+      const neighbours = response.responses[1].response_range.kvs.map(kv => kv.key.toString());
+      const clash = overlapOf(named, key, neighbours);
+      if (clash !== undefined) {
+        await removeKey(key, revision, until);
+        throw taken(`it overlaps the lease ${clash}`);
       }
       leases.attach(key, held.id);
       modRevisions.set(key, revision);
