@@ -23,12 +23,14 @@ export interface LeaseRow extends PastRow {
 /** By what this machine's own lease is recognised. */
 export interface Identity {
   nodeId?: string;
-  /** Addresses of this machine: a lease without a node id is known by its PublicIP, as in flannel. */
+  /** Addresses of this machine, those that it is published by included: a lease without a node id has no other sign. */
   addresses: ReadonlySet<string>;
 }
 
 export function isMine({ nodeId, publicIp }: Pick<Holding, 'nodeId' | 'publicIp'>, me: Identity): boolean {
-  return nodeId === null ? me.addresses.has(publicIp) : nodeId === me.nodeId;
+  // As choose.ts has it: a machine that was cloned shares our node id, and is another one. 0.0.0.0: a reservation for a node id.
+  const isHere = me.addresses.has(publicIp);
+  return nodeId === null ? isHere : nodeId === me.nodeId && (isHere || publicIp === '0.0.0.0');
 }
 
 export function pastRow(holding: Holding, me: Identity): PastRow {

@@ -11,7 +11,8 @@ import {
 
 const me = { nodeId: 'n1', addresses: new Set(['10.88.0.9']) };
 
-function lease(key: string, nodeId: string | undefined, more: Partial<Lease> = {}, publicIp = '10.88.0.1'): Lease {
+function lease(key: string, nodeId: string | undefined, more: Partial<Lease> = {}, at?: string): Lease {
+  const publicIp = at ?? (nodeId === 'n1' ? '10.88.0.9' : '10.88.0.1');
   const data = nodeId === undefined ? {} : { BackendType: 'tulle', BackendData: { NodeID: nodeId } };
   const attributes = { PublicIP: publicIp, PublicIPv6: null, ...data };
   return { ...parseSubnetKey(key)!, attributes, expiresAtMs: 100_000, createRevision: 3, modRevision: 7, ...more };
@@ -20,7 +21,7 @@ function lease(key: string, nodeId: string | undefined, more: Partial<Lease> = {
 t.test('the row of --json: exactly these keys', async t => {
   t.strictSame(leaseRow(lease('10.5.1.0-24', 'n1'), me, 40_000), {
     subnet: '10.5.1.0/24',
-    publicIp: '10.88.0.1',
+    publicIp: '10.88.0.9',
     nodeId: 'n1',
     backend: 'tulle',
     expiresInSeconds: 60,
@@ -39,7 +40,14 @@ t.test('the row of --json: exactly these keys', async t => {
     'mine',
   ]);
   t.match(leaseRow(flannels, me, 0), { nodeId: null, backend: 'udp', expiresInSeconds: null, mine: true });
-  t.equal(leaseRow(lease('10.5.1.0-24', 'n2', {}, '10.88.0.9'), me, 0).mine, false, 'the id counts, not the address');
+  t.equal(
+    leaseRow(lease('10.5.1.0-24', 'n2', {}, '10.88.0.9'), me, 0).mine,
+    false,
+    'the id counts, not the address alone',
+  );
+  t.equal(leaseRow(lease('10.5.1.0-24', 'n1', {}, '10.88.0.7'), me, 0).mine, false, "a clone's, with our node id");
+  const reserved = lease('10.5.1.0-24', 'n1', { expiresAtMs: null }, '0.0.0.0');
+  t.equal(leaseRow(reserved, me, 0).mine, true, 'a reservation for our node id, wherever we are');
   t.equal(leaseRow(lease('10.5.1.0-24', 'n2'), me, 500_000).expiresInSeconds, 0, 'never negative');
 });
 
@@ -53,7 +61,7 @@ t.test('the table', async t => {
     formatLeases(rows.sort(bySubnet)),
     [
       'SUBNET        PUBLIC IP  NODE  BACKEND  EXPIRES    REVISION',
-      '10.5.2.0/24   10.88.0.1  n1    tulle    in 1d      7         this node',
+      '10.5.2.0/24   10.88.0.9  n1    tulle    in 1d      7         this node',
       '10.5.9.0/24   10.88.0.1  -     udp      never      7',
       '10.5.10.0/24  10.88.0.1  n2    tulle    in 1m 40s  7',
       '',

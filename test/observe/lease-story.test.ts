@@ -5,7 +5,7 @@ import type { Decision } from '../../lib/lease/journal.ts';
 import { storyOf } from '../../lib/observe/lease-story.ts';
 
 const key = '10.5.1.0-24';
-const me = { nodeId: 'me', addresses: new Set<string>() };
+const me = { nodeId: 'me', addresses: new Set(['10.88.0.2']) };
 const time = (minute: number): number => Date.UTC(2026, 7, 1, 12, minute);
 const at = (minute: number): string => new Date(time(minute)).toISOString();
 
