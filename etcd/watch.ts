@@ -9,7 +9,7 @@ export interface KeyEvent {
   kv: KeyValue;
 }
 
-/** The changes of one answer, in order; `revision` is the last of theirs. */
+/** Changes in order, of one answer or of several that came while nobody asked; `revision` is the last of theirs. */
 export interface WatchBatch {
   events: KeyEvent[];
   revision: number;
@@ -51,7 +51,7 @@ export async function* watchRange(client: EtcdClient, options: WatchOptions): As
   if (signal.aborted) return;
   const { stream, abandoned, giveUp } = await client.openWatch();
 
-  const batches: WatchBatch[] = [];
+  let waiting: KeyEvent[] = [];
   let failure: unknown;
   let ended = false;
   let wake = (): void => {};
@@ -87,7 +87,7 @@ export async function* watchRange(client: EtcdClient, options: WatchOptions): As
     const last = answer.events.at(-1);
     if (problem !== undefined || last === undefined) return; // undefined: created, or a sign of life
     const events = answer.events.map(({ type, kv }): KeyEvent => ({ kind: type === 'Delete' ? 'delete' : 'put', kv }));
-    batches.push({ events, revision: Number(last.kv.mod_revision) });
+    waiting.push(...events);
     wake();
   };
 
@@ -100,9 +100,14 @@ export async function* watchRange(client: EtcdClient, options: WatchOptions): As
   try {
     stream.write({ create_request: { ...range, start_revision: from, progress_notify: true } });
     while (!ended) {
-      const batch = batches.shift();
-      if (batch !== undefined) yield batch;
-      else if (failure instanceof WatchGap) throw failure;
+      if (waiting.length > 0) {
+        // Each batch costs its reader as much as the whole list, whatever is in it. So one holds all that is there; and the
+        // process gets a turn of its loop between two, for what else it has to do.
+        await new Promise(resolve => setImmediate(resolve));
+        const events = waiting;
+        waiting = [];
+        yield { events, revision: Number(events[events.length - 1].kv.mod_revision) };
+      } else if (failure instanceof WatchGap) throw failure;
       else if (failure !== undefined) {
         giveUp(failure);
         throw registryErrorOf(failure, client.endpoints);
