@@ -196,7 +196,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         tunBits: device.offloads,
         datapath,
         end: () => {
-          ended ??= datapath.stop().then(closeAll);
+          ended ??= datapath.stop().finally(closeAll);
           return ended;
         },
       };
@@ -247,7 +247,11 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   let restarting: Promise<void> = Promise.resolve();
 
   const restart = async (): Promise<void> => {
-    await running.end();
+    try {
+      await running.end();
+    } catch (error) {
+      log.warn({ reason: messageOf(error) }, 'the lost data path did not end cleanly');
+    }
     const counted = { ...running.datapath.flows(), ...running.datapath.drops() };
     for (const [name, count] of Object.entries(counted)) past[name] = (past[name] ?? 0) + count;
     gone = true;
@@ -261,7 +265,9 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         log.info({ device: running.device, peers: peers.size }, 'data path is back');
       } catch (error) {
         log.warn({ reason: messageOf(error) }, 'data path cannot be made again yet');
-        retry = setTimeout(() => void again(), RESTART_DELAY_MS);
+        retry = setTimeout(() => {
+          restarting = again();
+        }, RESTART_DELAY_MS);
       }
     };
     await again();

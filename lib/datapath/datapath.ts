@@ -2,7 +2,6 @@
  * The main thread's face of a data path: it owns the slab and the peer table, starts the worker on descriptors that are
  * open already, and stops it. Packets never pass through this thread.
  */
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { close, monotonicMs, openEventFd, wake } from '../sys/sys.ts';
 import { TulleError } from '../util/errors.ts';
@@ -97,7 +96,8 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     endpoint,
   };
   const worker = new Worker(workerUrl, { workerData: input, name: 'tulle-datapath' });
-  const ended = once(worker, 'exit');
+  // Not events.once: that rejects when the worker crashes, and a crashed worker has ended as well.
+  const ended = new Promise<void>(resolve => worker.once('exit', () => resolve()));
 
   let stopping = false;
   const stop = async (): Promise<void> => {

@@ -58,6 +58,15 @@ export function makeNode(t: Test, conf = '{"Network":"10.5.0.0/16","Backend":{"T
       tulled.child.on('exit', () => running.delete(tulled));
       return tulled;
     },
+    /** The neighbour's own, with the same registry. */
+    startFar(...args: string[]): Tulled {
+      const own = [`-iface=eth0`, `-subnet-file=${join(directory, 'run/far.env')}`, '--cni-socket='];
+      const registry = `--registry=file:${directory}/leases`;
+      const tulled = withNamespace(far, () => spawnTulled([...own, registry, ...args]));
+      running.add(tulled);
+      tulled.child.on('exit', () => running.delete(tulled));
+      return tulled;
+    },
     links: () => withRtnetlink(node, netlink => netlink.links().map(link => link.name)).sort(),
     leases: () => readdirSync(join(directory, 'leases/subnets')),
     lease: (name: string) => JSON.parse(readFileSync(join(directory, 'leases/subnets', name), 'utf8')),
