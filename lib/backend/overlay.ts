@@ -135,7 +135,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
   let gone = true;
 
   const start = async (): Promise<Running> => {
-    const mtuAtStart = mtu;
+    const atStart = { mtu, peers: new Map(peers) };
     const opened: number[] = [];
     const closeAll = (): void => {
       for (const handle of opened.splice(0).reverse()) close(handle);
@@ -162,6 +162,8 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         trains: offloads.trains,
         coalescing: offloads.coalescing,
         mtu,
+        peers: [...peers.values()],
+        deadline,
         tun: device.handle,
         udp,
         endpoint: { address: options.address, port: backend.port },
@@ -186,10 +188,17 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
           restarting = restart();
         },
       });
-      if (mtu !== mtuAtStart) applyMtu(device.name, datapath);
+      // What changed meanwhile.
+      if (mtu !== atStart.mtu) applyMtu(device.name, datapath);
       datapath.setDeadline(deadline);
+      datapath.setKey(leaseKeyOf(lease));
       if (captured !== undefined) datapath.capture.set(captured);
-      datapath.update([...peers.values()], []);
+      const puts = [...peers].filter(([subnet, peer]) => atStart.peers.get(subnet) !== peer).map(([, peer]) => peer);
+      const removed = [...atStart.peers].filter(([subnet]) => !peers.has(subnet));
+      datapath.update(
+        puts,
+        removed.map(([, { subnet }]) => subnet),
+      );
       let ended: Promise<void> | undefined;
       return {
         device: device.name,
@@ -298,7 +307,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         }
         if (peers.delete(subnetKey(changed))) removals.push(changed.subnet);
       }
-      running.datapath.update(puts, removals);
+      if (!gone) running.datapath.update(puts, removals);
     },
     setLease(next) {
       if (subnetKey(next) !== subnetKey(lease)) {
@@ -308,7 +317,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         );
       }
       lease = next;
-      running.datapath.setKey(leaseKeyOf(next));
+      if (!gone) running.datapath.setKey(leaseKeyOf(next));
     },
     side: {
       probe: (subnet, errand) => !gone && running.datapath.side.probe(subnet, errand),
@@ -351,7 +360,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
     },
     setDeadline(monotonicMs) {
       deadline = monotonicMs;
-      running.datapath.setDeadline(monotonicMs);
+      if (!gone) running.datapath.setDeadline(monotonicMs);
     },
     async stop() {
       stopped = true;

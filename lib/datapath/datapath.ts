@@ -26,6 +26,9 @@ export interface DatapathOptions {
   coalescing: boolean;
   /** The overlay's MTU. */
   mtu: number;
+  /** Whom it knows, and until when it may forward, from its first packet on. */
+  peers: readonly Peer[];
+  deadline: number;
   /** Handles of lib/sys; they stay the caller's. `udp` is 0 for the dgram transport. */
   tun: number;
   udp: number;
@@ -75,6 +78,8 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   const slab = openSlab(subnetCount, subnetCount6);
   const table = new PeerTable(slab, options.network);
   table.own(options.own);
+  table.update(options.peers, []);
+  slab.deadline[0] = options.deadline;
   slab.control[CONTROL_KEY] = options.key;
   slab.control[CONTROL_MTU] = options.mtu;
   slab.control[CONTROL_TRAINS_OFF] = options.trains ? 0 : 1;
