@@ -33,15 +33,19 @@ export interface Contender {
   close(): Promise<void>;
 }
 
+type Variables = Readonly<Record<string, string>>;
+
 interface Plugin {
   file: string;
+  /** Beside what CNI wants. */
+  environment: Variables;
   /** Merged into the configuration. */
   config(network: Network): Record<string, unknown>;
   /** CNI_PATH */
   folder: string;
 }
 
-function jobOf({ file, config, folder }: Plugin, call: Call): Job {
+function jobOf({ file, config, folder, environment }: Plugin, call: Call): Job {
   const { command, network, containerId, netns } = call;
   const input = JSON.stringify({
     cniVersion: '0.4.0',
@@ -51,22 +55,31 @@ function jobOf({ file, config, folder }: Plugin, call: Call): Job {
     ipMasq: network.masquerade,
     ...config(network),
   });
-  const environment = {
-    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  const variables = {
+    ...environment,
     CNI_COMMAND: command,
     CNI_CONTAINERID: containerId,
     CNI_NETNS: netns,
     CNI_IFNAME: 'eth0',
     CNI_PATH: folder,
   };
-  return { file, input, environment };
+  return { file, input, environment: variables };
 }
 
-/** @param folder holds bridge and host-local */
-export function openReference(launcher: Launcher, host: string, folder: string, directory: string): Contender {
+/**
+ * @param folder holds bridge and host-local
+ * @param tools variables with which it finds iptables
+ */
+export function openReference(
+  launcher: Launcher,
+  host: string,
+  folder: string,
+  directory: string,
+  tools: Variables,
+): Contender {
   const dataDir = join(directory, 'host-local');
   const config = ({ subnet }: Network) => ({ type: 'bridge', ipam: { type: 'host-local', subnet, dataDir } });
-  const plugin = { file: join(folder, 'bridge'), config, folder };
+  const plugin = { file: join(folder, 'bridge'), config, folder, environment: tools };
   return {
     name: 'reference',
     run: (calls, parallel) =>
@@ -85,7 +98,13 @@ export function openReference(launcher: Launcher, host: string, folder: string, 
   };
 }
 
-export async function openTulle(launcher: Launcher, host: string, directory: string): Promise<Contender> {
+/** @param tools variables with which the daemon finds nft and iptables */
+export async function openTulle(
+  launcher: Launcher,
+  host: string,
+  directory: string,
+  tools: Variables,
+): Promise<Contender> {
   const socket = join(directory, 'cni.sock');
   const dataDir = join(directory, 'tulle');
   const args = ['--cni-only', '--control-socket=none', `--cni-socket=${socket}`, `--cni-data-dir=${dataDir}`];
@@ -94,6 +113,7 @@ export async function openTulle(launcher: Launcher, host: string, directory: str
   const start = async (): Promise<void> => {
     const child = spawnIn(host, process.execPath, [program('cmd/tulled.js'), ...args], {
       stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, ...tools },
     });
     daemon = child;
     text = '';
@@ -117,7 +137,7 @@ export async function openTulle(launcher: Launcher, host: string, directory: str
   };
   await start();
   const config = ({ subnet }: Network) => ({ type: 'tulle-cni', socket, ipam: { subnet } });
-  const plugin = { file: program('cmd/tulle-cni'), config, folder: program('cmd') };
+  const plugin = { file: program('cmd/tulle-cni'), config, folder: program('cmd'), environment: tools };
   return {
     name: 'tulle',
     run: (calls, parallel) =>
