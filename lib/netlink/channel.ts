@@ -2,7 +2,15 @@
  * Request and answer over one netlink socket. Calls are synchronous: the kernel does the work of a request inside
  * send, so the answer is there when send returns and the wait is only a guard.
  */
-import { close, errnoName, netlinkExchange, netlinkReceive, netlinkSend, openNetlink } from '../sys/sys.ts';
+import {
+  close,
+  errnoName,
+  netlinkExchange,
+  netlinkHasLink,
+  netlinkReceive,
+  netlinkSend,
+  openNetlink,
+} from '../sys/sys.ts';
 import { AnswerReader } from './answer.ts';
 import { NetlinkError, refusal } from './error.ts';
 import {
@@ -194,6 +202,12 @@ export class Channel {
       if (performance.now() > deadline) return;
     }
     this.#dirty = false;
+  }
+
+  /** Without waiting for the kernel's lock; see netlinkHasLink. */
+  hasLink(name: string): boolean {
+    if (this.#closed) throw new NetlinkError('EBADF', `look up link ${name}: the netlink socket was closed`);
+    return netlinkHasLink(this.#handle, name);
   }
 
   /** Closing twice is harmless. */

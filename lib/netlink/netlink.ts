@@ -24,7 +24,6 @@ import {
   createBridgeMessage,
   createVethMessage,
   deleteLinkMessage,
-  getLinkMessage,
   isLinkName,
   type Link,
   type LinkChanges,
@@ -110,13 +109,18 @@ export class Rtnetlink {
     return answer.value;
   }
 
-  /** As `link`, for who only wants to know whether it is there. */
+  /**
+   * As `link`, for who only wants to know whether it is there, and without waiting for who is making or deleting links:
+   * one that is being deleted is gone a little before the kernel is done with it. All other calls wait for that.
+   */
   hasLink(name: string): boolean {
     if (!isLinkName(name)) return false;
-    const request = { operation: `look up link ${name}`, builder: getLinkMessage(name) };
-    const refusal = this.#channel.each([request]).get(0);
-    if (refusal !== undefined && refusal.code !== 'ENODEV') throw refusal.error();
-    return refusal === undefined;
+    try {
+      return this.#channel.hasLink(name);
+    } catch (error) {
+      if (codeOf(error) !== 'EPERM') throw error;
+      return this.link(name) !== undefined; // without CAP_NET_RAW
+    }
   }
 
   /** A pair of links, the far one born inside `peerNamespace` under its own name; `mtu` counts for both. */

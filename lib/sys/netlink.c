@@ -1,6 +1,7 @@
 // Netlink sockets: bytes in, bytes out. What the bytes mean is lib/netlink's business.
 #include "sys.h"
 #include <linux/netlink.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -152,4 +153,23 @@ EXPORT(sys_netlink_exchange) {
   }
   handle_release(handle);
   return result(env, error < 0 ? fail(call.state, step, -error) : (int32_t)count);
+}
+
+// netlinkHasLink(handle, name): 1 or 0. Every other question about a link waits for the lock that whoever makes or deletes
+// one holds for milliseconds; what a socket is bound to, which is nothing to a netlink socket, is looked up without it
+// (net/core/sock.c, sock_setbindtodevice). Not SIOCGIFINDEX: of a missing link it starts modprobe.
+EXPORT(sys_netlink_has_link) {
+  Call call;
+  call_read(env, info, &call);
+  int32_t id;
+  char name[IFNAMSIZ];
+  if (!call_integer(&call, 0, &id) || !call_text(&call, 1, name, sizeof name) || name[0] == 0)
+    return result(env, fail(call.state, "setsockopt SO_BINDTODEVICE", EINVAL));
+  Handle *handle;
+  int error = handle_acquire(id, KIND_NETLINK, &handle);
+  if (error < 0) return result(env, fail(call.state, "setsockopt SO_BINDTODEVICE", -error));
+  error = setsockopt(handle->fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) == 0 ? 0 : errno;
+  handle_release(handle);
+  if (error != 0 && error != ENODEV) return result(env, fail(call.state, "setsockopt SO_BINDTODEVICE", error));
+  return result(env, error == 0 ? 1 : 0);
 }

@@ -63,6 +63,15 @@ export function netlinkExchange(handle: number, message: Uint8Array, into: Uint8
 }
 
 /**
+ * Whether the socket's namespace has a link of this name (15 bytes at most). Of a link that is being deleted: no, once
+ * nobody can find it; the kernel goes on with it for some milliseconds then, which this does not wait for. Throws EPERM
+ * without CAP_NET_RAW.
+ */
+export function netlinkHasLink(handle: number, name: string): boolean {
+  return check(native.netlinkHasLink(handle, name), { subject: name }) === 1;
+}
+
+/**
  * Opens a raw IP socket. With protocol 255 (IPPROTO_RAW) it sends packets that bring their own IP header; with any other,
  * the kernel adds it (and ICMPv6's checksum). Needs CAP_NET_RAW.
  */

@@ -61,6 +61,23 @@ t.test('one after the other while others are under way', { skip }, async t => {
   remover.close();
 });
 
+t.test('whether a link is there', { skip }, async t => {
+  const { netlink } = sandbox.open('there-or-not');
+  netlink.createVeth({ name: 'fifteen-letters', peerName: 'p' });
+  const names = ['lo', 'fifteen-letters', 'p', 'fifteen', '', 'sixteen--letters', 'a b', 'p\0', '..'];
+  t.same(
+    names.map(name => netlink.hasLink(name)),
+    [true, true, true, false, false, false, false, false, false],
+  );
+  netlink.deleteLink('p');
+  t.same(
+    names.slice(0, 3).map(name => netlink.hasLink(name)),
+    [true, false, false],
+  );
+  netlink.close();
+  t.throws(() => netlink.hasLink('lo'), { code: 'EBADF' });
+});
+
 t.test("the kernel's refusal, alone and in a group", { skip }, async t => {
   const { path, netlink } = sandbox.open('refused');
   const remover = new LinkRemover(netlink, path);
