@@ -13,7 +13,7 @@ import { codeOf } from '../util/errors.ts';
 import type { Undo } from '../util/undo.ts';
 import { type BridgeState, ensureBridge, ensureGateway, gatewayFor, hasPorts } from './bridge.ts';
 import { bitsOf, type Family, familyOfText } from './ipam/address.ts';
-import { aliasOf } from './names.ts';
+import { aliasOf, macOf, randomMac } from './names.ts';
 import { CNI_ERROR, CniError, type CniInterface, type CniIp, type CniRequest, type CniRoute } from './plugin.ts';
 import { configurePodEnd, type PodEnd } from './pod-end.ts';
 import type { Settings } from './settings.ts';
@@ -74,21 +74,23 @@ export function plug(netlink: Rtnetlink, wish: Plug, undo: Undo): Plugged {
   const { request, settings, ips, routes, hostLink } = wish;
   const { config, mtu } = settings;
   const bridge = config.mode === 'bridge' ? makeBridge(netlink, wish, undo) : undefined;
-  const { host, forwards } = makePair(netlink, wish, bridge?.link, undo);
+  const [first] = ips;
+  const mac = config.wanted.mac ?? (first === undefined ? randomMac() : macOf(first.address.split('/')[0]));
+  const { host, forwards } = makePair(netlink, wish, { mac, bridge: bridge?.link }, undo);
   const pod: PodEnd = {
     netns: request.netns,
     ifname: request.ifname,
     // The kernel tells of a pair's far end by the number that it has there.
-    index: host.peerIndex ?? lookInside(request).index,
+    index: host.peerIndex ?? indexInside(request),
     ips,
     routes,
     dad: config.enabledad,
     pointToPoint: config.mode === 'ptp',
   };
   const isPlugged = !config.disableContainerInterface;
-  const inside = isPlugged ? configurePodEnd(pod) : lookInside(request);
+  if (isPlugged) configurePodEnd(pod);
   // Only frames from the pod's own address come in: a locked port, with that address in the bridge's table.
-  if (bridge !== undefined && config.macspoofchk) netlink.addPortMac(hostLink, inside.mac);
+  if (bridge !== undefined && config.macspoofchk) netlink.addPortMac(hostLink, mac);
   if (isPlugged) {
     if (bridge === undefined) addHostRoutes(netlink, wish);
     else if (settings.isGateway) addGateways(netlink, wish, bridge, undo);
@@ -103,17 +105,19 @@ export function plug(netlink: Rtnetlink, wish: Plug, undo: Undo): Plugged {
       ? []
       : [{ name: bridge.link.name, mac: bridge.link.mac, ...(mtu !== undefined && { mtu }) }]),
     { name: host.name, mac: host.mac, mtu: host.mtu },
-    { name: inside.name, mac: inside.mac, mtu: inside.mtu, sandbox: request.netns },
+    // Its address was ours to choose, and both ends have one MTU.
+    { name: request.ifname, mac, mtu: host.mtu, sandbox: request.netns },
   ];
   if (!isPlugged) return { interfaces, ips: [], routes: [], pod, carriers: [] };
   const carriers = [hostLink, ...(bridge === undefined || bridge.link.running ? [] : [config.bridge])];
   return { interfaces, ips, routes, pod, carriers };
 }
 
-function lookInside({ netns, ifname }: CniRequest): Link {
+/** For a kernel that does not tell the host. */
+function indexInside({ netns, ifname }: CniRequest): number {
   const link = withRtnetlink(netns, there => there.link(ifname));
   if (link === undefined) throw gone(ifname);
-  return link;
+  return link.index;
 }
 
 const gone = (name: string): CniError =>
@@ -143,12 +147,19 @@ interface Pair {
   forwards: boolean;
 }
 
-/** The pair, the pod's end inside the pod's namespace. */
-function makePair(netlink: Rtnetlink, wish: Plug, bridge: Link | undefined, undo: Undo): Pair {
+/**
+ * The pair, the pod's end inside the pod's namespace.
+ * @param mac the pod's
+ */
+function makePair(
+  netlink: Rtnetlink,
+  wish: Plug,
+  { mac, bridge }: { mac: string; bridge: Link | undefined },
+  undo: Undo,
+): Pair {
   const { request, settings, hostLink } = wish;
   const { config, mtu } = settings;
   const { ifname, netns } = request;
-  const { mac } = config.wanted;
   const guarded = bridge !== undefined && config.macspoofchk;
   const port = {
     ...(config.hairpinMode && { hairpin: true }),
@@ -159,26 +170,28 @@ function makePair(netlink: Rtnetlink, wish: Plug, bridge: Link | undefined, undo
   const properties = {
     name: hostLink,
     peerName: ifname,
+    peerMac: mac,
     up: true,
     ...(mtu !== undefined && { mtu }),
     ...(bridge !== undefined && { master: bridge.index }),
-    ...(mac !== undefined && { peerMac: mac }),
   };
   const alias = aliasOf({ network: config.name, containerId: request.containerId, ifname });
+  const changes = { alias, ...(hasPort && { port }) };
   const create = (): Pair => {
     const batch = netlink.batch();
     const pair = withNamespaceFile(netns, `create veth ${hostLink}`, fd => {
       batch.createVeth(properties, fd);
       // Where the pair is refused because it is there already, it is one of the same attachment: it has the hash's name.
-      batch.setLink(hostLink, { alias, ...(hasPort && { port }) });
+      // A port needs no address. Its own would be told to every port: with a thousand pods that took half of all work.
+      batch.setLink(hostLink, { ...changes, ...(bridge !== undefined && { linkLocal: false }) });
       const answer = batch.link(hostLink);
       const needed = batch.length;
-      // A port needs no address. Its own would be told to every port: with a thousand pods that took half of all work.
-      if (bridge !== undefined) batch.setLink(hostLink, { linkLocal: false });
       const forwarding = familiesOf(wish).map(family => batch.forwarding(family));
-      const refused = batch.run();
+      const refused = new Map(batch.run());
       if (!refused.has(0)) undo.push(`link ${hostLink}`, () => netlink.deleteLink(hostLink));
+      const isWithoutIp6 = refused.get(1)?.code === 'EAFNOSUPPORT' && refused.delete(1);
       throwFirst(refused, needed);
+      if (isWithoutIp6) netlink.setLink(hostLink, changes);
       return { host: answer.value, forwards: forwarding.every(({ value }) => value === true) };
     });
     if (pair.host === undefined) throw gone(hostLink);

@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { formatMac } from '../netlink/address-text.ts';
 import type { RuleKey } from './host-rules.ts';
+import { parseIp } from './ipam/address.ts';
 
 /**
  * The host's end of an attachment: "veth" and 44 bits of a hash. Made from the key, so whoever knows the attachment
@@ -24,9 +25,26 @@ export function keyOfAlias(alias: string | undefined, network: string): RuleKey 
   return { network, containerId, ifname };
 }
 
+/**
+ * The MAC address of a pod, made from its first address, so that who has one in mind from the address's last holder is
+ * right still. 0a:58 is what Kubernetes' first network plugins put before an IPv4 address; an IPv6 address is hashed.
+ */
+export function macOf(address: string): string {
+  const ip4 = parseIp(address);
+  if (ip4?.family === 4) {
+    const bytes = Buffer.from([0x0a, 0x58, 0, 0, 0, 0]);
+    bytes.writeUInt32BE(Number(ip4.value), 2);
+    return formatMac(bytes);
+  }
+  return localMac(createHash('sha256').update(address).digest().subarray(0, 6));
+}
+
 /** Locally administered, not a group's. */
 export function randomMac(): string {
-  const bytes = randomBytes(6);
+  return localMac(randomBytes(6));
+}
+
+function localMac(bytes: Uint8Array): string {
   bytes[0] = (bytes[0] & 0xfc) | 0x02;
   return formatMac(bytes);
 }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { writeSetting } from '../host/sysctl.ts';
 import type { Batch } from '../netlink/batch.ts';
-import { type Link, openRtnetlink, type RouteOptions, type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
+import { openRtnetlink, type RouteOptions, type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
 import { withNamespace } from '../sys/sys.ts';
 import { codeOf, messageOf } from '../util/errors.ts';
 import { canonicalCidr, familyOfText, parseIpCidr } from './ipam/address.ts';
@@ -27,10 +27,10 @@ const SETTLE_MS = 5000;
 
 /**
  * Configures the end and sets it up: all of it in one piece, so nobody sees it half done but the pod.
- * @returns the link as it is then
+ * Without an IPv6 address of its own it gets no link-local one either: docs/decisions/0012-no-link-local-without-ipv6.md
  */
-export function configurePodEnd(pod: PodEnd): Link {
-  const { ifname, index } = pod;
+export function configurePodEnd(pod: PodEnd): void {
+  const { index } = pod;
   const hasIp6 = pod.ips.some(ip => familyOfText(ip.address) === 6);
   const netlink = withNamespace(pod.netns, () => {
     if (hasIp6) writeIp6Settings(pod);
@@ -39,11 +39,10 @@ export function configurePodEnd(pod: PodEnd): Link {
   try {
     const batch = netlink.batch();
     const routes = new Map<number, CniRoute>();
-    // IPv4 before the link is up, so that coming up announces it: whoever knew the address with another MAC address is
-    // told. IPv6 after, when it can be used at once.
+    if (!hasIp6) batch.setLink(index, { linkLocal: false });
+    const needed = batch.length;
+    // IPv4 first, so that the pod has its address when it is up; IPv6 after, when it can be used at once.
     const [before, after] = [4, 6].map(family => pod.ips.filter(ip => familyOfText(ip.address) === family));
-    const announced = batch.length;
-    if (before.length > 0) batch.setLink(index, { announce: true });
     for (const ip of before) batch.addAddress(index, ip.address, { noPrefixRoute: pod.pointToPoint });
     batch.setLink(index, { up: true });
     for (const ip of after) batch.addAddress(index, ip.address, { noPrefixRoute: pod.pointToPoint, nodad: !pod.dad });
@@ -52,17 +51,13 @@ export function configurePodEnd(pod: PodEnd): Link {
       routes.set(batch.length, route);
       batch.addRoute(routeOf(pod, route));
     }
-    const link = batch.link(index);
-    const refused = batch.run();
-    for (const [place, refusal] of refused) {
+    for (const [place, refusal] of batch.run()) {
       const route = routes.get(place);
-      // Announcing is a courtesy: a kernel may not have it.
-      if (route === undefined && (place !== announced || before.length === 0)) throw refusal.error();
       // One that is there already may be exactly this one.
       if (route !== undefined) ensureRoute(netlink, pod, route);
+      // Where there is no IPv6 there is no link-local address to do without.
+      else if (place >= needed) throw refusal.error();
     }
-    if (link.value === undefined) throw new CniError(CNI_ERROR.internal, `link ${ifname} was removed meanwhile`);
-    return link.value;
   } finally {
     netlink.close();
   }

@@ -1,5 +1,5 @@
 /** Links as messages: RTM_*LINK with struct ifinfomsg. Source: include/uapi/linux/rtnetlink.h, if_link.h, Linux 6.18. */
-import { AF_INET, AF_INET6, formatMac, parseMac } from './address-text.ts';
+import { AF_INET6, formatMac, parseMac } from './address-text.ts';
 import { addPortFlags, type BridgePort, parsePort } from './bridge-port.ts';
 import { NetlinkError } from './error.ts';
 import {
@@ -45,9 +45,6 @@ export const IFLA_INFO_KIND = 1;
 export const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_INFO_SLAVE_DATA = 5;
-/** linux/socket.h; linux/if_link.h; the enum of linux/ip.h, where each has its file's name */
-const IFLA_INET_CONF = 1;
-const IPV4_DEVCONF_ARP_NOTIFY = 22;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
 const ADDR_GEN_EUI64 = 0;
 const ADDR_GEN_NONE = 1;
@@ -112,9 +109,11 @@ export interface BridgeProperties extends LinkProperties {
 export interface LinkChanges {
   up?: boolean;
   promiscuous?: boolean;
-  /** IPv4: tell the neighbours when the link comes up (net.ipv4.conf.LINK.arp_notify); before `up`, in a call of its own */
-  announce?: boolean;
-  /** IPv6: false makes the kernel give it no address of its own accord (IN6_ADDR_GEN_MODE_NONE); before it has a carrier */
+  /**
+   * IPv6: false makes the kernel give it no address of its own accord (IN6_ADDR_GEN_MODE_NONE); before it has a carrier,
+   * and not in the same call as `up`, which the kernel does first. EAFNOSUPPORT, and then nothing of the call is done,
+   * where the kernel has no IPv6 or the link's MTU is too small for it.
+   */
   linkLocal?: boolean;
   /** free text, 255 bytes at most: what `ip link` shows a person */
   alias?: string;
@@ -233,7 +232,7 @@ export function createVethMessage(
  */
 export function setLinkMessage(
   link: number | string,
-  { up, promiscuous, mtu, mac, newName, txQueueLength, gsoMaxSegments, alias, port, announce, linkLocal }: LinkChanges,
+  { up, promiscuous, mtu, mac, newName, txQueueLength, gsoMaxSegments, alias, port, linkLocal }: LinkChanges,
   namespaceFd: number | undefined,
   master: number | undefined,
 ): MessageBuilder {
@@ -246,13 +245,6 @@ export function setLinkMessage(
   if (master !== undefined) builder.u32(IFLA_MASTER, master);
   if (namespaceFd !== undefined) builder.u32(IFLA_NET_NS_FD, namespaceFd);
   if (alias !== undefined) builder.text(IFLA_IFALIAS, alias);
-  if (announce !== undefined) {
-    builder.nest(IFLA_AF_SPEC, spec =>
-      spec.nest(AF_INET, inet =>
-        inet.nest(IFLA_INET_CONF, settings => settings.u32(IPV4_DEVCONF_ARP_NOTIFY, announce ? 1 : 0)),
-      ),
-    );
-  }
   if (linkLocal !== undefined) {
     builder.nest(IFLA_AF_SPEC, spec =>
       spec.nest(AF_INET6, inet6 =>

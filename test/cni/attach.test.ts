@@ -14,6 +14,12 @@ const DUAL = {
   ipam: { ranges: [[{ subnet: '10.9.0.0/24' }], [{ subnet: 'fd00:9::/64' }]], routes: [{ dst: '10.0.0.0/8' }] },
 };
 
+/** Of the links of a namespace but lo, as /proc/net/if_inet6 has them. */
+const ip6AddressesIn = (namespace: string): string[] =>
+  withNamespace(namespace, () => readFileSync('/proc/thread-self/net/if_inet6', 'utf8'))
+    .split('\n')
+    .filter(line => line !== '' && !line.endsWith(' lo'));
+
 t.test('bridge: a pod is plugged in and out', { skip }, async t => {
   const node = makeNode();
   t.teardown(() => node.remove());
@@ -46,9 +52,17 @@ t.test('bridge: a pod is plugged in and out', { skip }, async t => {
   t.ok(isHeard(two, '10.9.0.1', 5000), 'its gateway');
   t.ok(isHeard(two, '10.9.0.2', 5000), 'the other pod');
 
+  t.same(ip6AddressesIn(one), [], 'nobody talks IPv6 here: no link-local address, and none to tell every port of');
+  const call = { containerId: 'one', netns: one, prevResult: result };
+  await node.plugin.check(node.request('CHECK', call));
+
   await node.del('one');
   t.same(linksIn(one), []);
   t.equal(node.netlink.link(host.name), undefined);
+  const heir = await node.add('heir', { ...BRIDGE, runtimeConfig: { ips: ['10.9.0.2'] } });
+  t.equal(heir.interfaces[2].mac, inside.mac, 'who knows the address knows the MAC address');
+  t.ok(isHeard(two, '10.9.0.2', 1000), 'at once, where a neighbour entry that is wrong would take some 8 s to go');
+  await node.del('heir');
   await node.del('two');
   t.same(linksIn(node.netlink), ['cni0'], 'the bridge stays, as with the reference');
 });
@@ -72,6 +86,10 @@ t.test('both families, MTU, routes', { skip }, async t => {
     [1400, 1400, 1400],
   );
   t.same(addressesOf(one, 'eth0').sort(), ['10.9.0.2/24', 'fd00:9::2/64']);
+  t.ok(
+    ip6AddressesIn(one).some(line => line.startsWith('fe80')),
+    'with IPv6 it has a link-local address, too',
+  );
   t.same(addressesOf(node.host, 'cni0').sort(), ['10.9.0.1/24', 'fd00:9::1/64']);
   withRtnetlink(one, netlink => {
     t.notOk(netlink.addresses({ link: 'eth0', family: 6 }).some(ip => ip.scope !== 'link' && ip.tentative));
@@ -125,6 +143,20 @@ t.test('ptp: host routes, the gateway on the link', { skip }, async t => {
   await node.del('two', config);
   t.same(linksIn(node.netlink), []);
   t.notOk(node.netlink.routes(4, 254).some(route => route.destination.startsWith('10.9.')));
+});
+
+t.test('an MTU that is too small for IPv6', { skip }, async t => {
+  const node = makeNode();
+  t.teardown(() => node.remove());
+  const config = { ...BRIDGE, mtu: 1200 };
+  const result = await node.add('one', config);
+  const [, host, inside] = result.interfaces;
+  t.match(node.netlink.link(host.name), { alias: 'tulle:net1/one/eth0', mtu: 1200 });
+  t.match(inside, { mac: '0a:58:0a:09:00:02', mtu: 1200 });
+  await node.plugin.check(
+    node.request('CHECK', { containerId: 'one', netns: node.pod('one'), config, prevResult: result }),
+  );
+  t.ok(isHeard(node.pod('one'), '10.9.0.1', 5000));
 });
 
 t.test('hairpin, isolation, promiscuous, a MAC address of choice', { skip }, async t => {
