@@ -7,10 +7,11 @@
  * the record stays, and DEL, GC or the next start remove what it tells of.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { ensureBridgeNetfilter } from '../host/bridge-netfilter.ts';
 import { readSubnetEnv } from '../lease/subnet-env.ts';
-import { messageOf } from '../util/errors.ts';
+import { codeOf, messageOf } from '../util/errors.ts';
 import { Undo } from '../util/undo.ts';
-import { type Plan, type Plug, planAddresses, plug } from './attach.ts';
+import { familiesOf, type Plan, type Plug, planAddresses, plug } from './attach.ts';
 import { type NodeContext, ruleRequestOf } from './context.ts';
 import { addByDelegate, type DelegateCall, findPlugin, runDelegate } from './delegate.ts';
 import { isDead } from './garbage.ts';
@@ -66,6 +67,7 @@ class Adding {
     try {
       const { plan, dns } = await this.#plan(request, settings, choices, undo);
       const plugged = plug(this.#context.host, this.#plug(request, settings, store, record, plan), undo);
+      this.#filterBridge(settings, plan);
       await this.#masquerade(request, settings, plan, undo);
       if (settings.config.enabledad && plugged.pod.ips.length > 0) await settle(plugged.pod);
       await this.#waitForCarriers(plugged.carriers, request.signal);
@@ -189,6 +191,24 @@ class Adding {
       // A gateway is stale when no attachment has an address that lies in its subnet: after a change of the lease.
       isStaleGateway: () => !store.list().some(other => other !== record && other.bridge === settings.config.bridge),
     };
+  }
+
+  /** Never worth the pod: without it all but Services works. What is wrong is said once, for it is the node's. */
+  #filterBridge({ config, isGateway }: Settings, plan: Plan): void {
+    if (config.mode !== 'bridge' || !isGateway) return;
+    const { namespace, log } = this.#context.options;
+    try {
+      ensureBridgeNetfilter(namespace, familiesOf(plan));
+      this.#context.unfiltered = undefined;
+    } catch (error) {
+      const reason = codeOf(error) === 'ENOENT' ? 'br_netfilter is not loaded' : messageOf(error);
+      if (reason === this.#context.unfiltered) return;
+      this.#context.unfiltered = reason;
+      log.warn(
+        { reason, bridge: config.bridge },
+        'a Service does not reach the pods of its client\'s own node: "modprobe br_netfilter", or "mode": "ptp" in the CNI configuration',
+      );
+    }
   }
 
   async #masquerade(request: CniRequest, settings: Settings, plan: Plan, undo: Undo): Promise<void> {

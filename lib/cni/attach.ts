@@ -213,7 +213,7 @@ function makePair(
   }
 }
 
-const familiesOf = ({ ips }: Plug): Family[] =>
+export const familiesOf = ({ ips }: Pick<Plan, 'ips'>): Family[] =>
   ([4, 6] as const).filter(family => ips.some(ip => familyOfText(ip.address) === family));
 
 function addGateways(

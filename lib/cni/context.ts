@@ -32,6 +32,8 @@ export class NodeContext {
   readonly busy = new Set<AttachmentRecord>();
   /** Bridges whose MAC address was pinned by this process, with their indexes: one that is made again has another. */
   readonly pinned = new Map<string, number>();
+  /** Why bridges do not pass the packet filter, as it was said last. */
+  unfiltered: string | undefined;
   readonly #stores = new Map<string, Promise<AttachmentStore>>();
   readonly #open = new Set<AttachmentStore>();
   #netlink: Rtnetlink | undefined;

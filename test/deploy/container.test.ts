@@ -10,6 +10,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { nativeProgram } from '../../lib/cni/program.ts';
+import { BRIDGE_NETFILTER } from '../../lib/host/bridge-netfilter.ts';
+import { getSysctl, setSysctl } from '../../lib/host/sysctl.ts';
 import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { removeNamespace, withNamespace } from '../../lib/sys/sys.ts';
@@ -33,7 +35,11 @@ const tools = lacks === false ? openRuleTools() : lacks;
 const skip = typeof tools === 'string' ? tools : false;
 t.teardown(() => typeof tools !== 'string' && tools.remove());
 
+const hasBridgeNetfilter = existsSync('/proc/sys/net/bridge');
+
 interface Container {
+  /** Path of the node's network namespace. */
+  node: string;
   said(): string;
   api: Api | undefined;
   ready(): Promise<void>;
@@ -81,11 +87,19 @@ async function startApi(t: Test, namespace: string, kubeconfig: string): Promise
 
 let count = 0;
 
-/** `mounts` of the manifest without those named; everything of the host lies in a folder of the test's own. */
+interface Start {
+  /** Mounts of the manifest that are left out. */
+  without?: readonly string[];
+  cluster?: boolean;
+  /** Folders that are empty in the container. */
+  hidden?: readonly string[];
+}
+
+/** Everything of the host lies in a folder of the test's own. */
 async function start(
   t: Test,
   capabilities: readonly string[],
-  { without = [], cluster = false }: { without?: readonly string[]; cluster?: boolean } = {},
+  { without = [], cluster = false, hidden = [] }: Start = {},
 ): Promise<Container> {
   const host = `/run/tulle-test-container-${process.pid}-${++count}`;
   const node = join(host, 'node');
@@ -98,6 +112,7 @@ async function start(
     netlink.setLink('eth0', { up: true });
     netlink.setLink('far0', { up: true });
   });
+  if (hasBridgeNetfilter) setSysctl(node, BRIDGE_NETFILTER[4], 0);
 
   const { volumes } = podOf(manifest());
   const { volumeMounts } = tulledOf(manifest());
@@ -118,6 +133,8 @@ async function start(
   const { data } = ofKind(manifest(), 'ConfigMap');
   for (const [name, text] of Object.entries<string>(data)) writeFileSync(join(host, 'config', name), text);
   lines.push(`${join(host, 'leases')} /leases rw`);
+  mkdirSync(join(host, 'empty'));
+  lines.push(...hidden.map(folder => `${join(host, 'empty')} ${folder} ro`));
   if (typeof tools === 'string') throw new Error(tools);
   lines.push(...tools.needed.map(folder => `${folder} ${folder} ro`));
   writeFileSync(join(host, 'mounts'), `${lines.join('\n')}\n`);
@@ -175,6 +192,7 @@ async function start(
   const inPod = (pod: string, ...words: string[]): string =>
     run(['nsenter', `--net=${join(host, 'netns', pod)}`, ...words]).stdout.trim();
   return {
+    node,
     said: () => output,
     api,
     async ready() {
@@ -230,6 +248,7 @@ t.test('with what the manifest gives it', { skip }, async t => {
     t.match(answer, { ips: [{ address: /^10\.5\.\d+\.\d+\/24$/ }] });
     t.equal(container.cni('CHECK', pod, answer).status, 0);
   }
+  if (hasBridgeNetfilter) t.equal(getSysctl(container.node, BRIDGE_NETFILTER[4]), '1', 'Services on one node work');
   t.equal(container.sysctl('pod1', 'net/ipv4/ip_forward'), '0', "the pod's own settings are its own");
   for (const pod of ['pod1', 'pod2']) t.equal(container.cni('DEL', pod).status, 0);
   t.equal(await container.stop(), 0, container.said());
@@ -278,3 +297,25 @@ t.test("without the host's settings an ADD says what could not be written", { sk
   t.not(status, 0);
   t.match(answer, { msg: /EROFS/ });
 });
+
+t.test(
+  'on a node without br_netfilter pods are plugged in, and one line says what does not work',
+  { skip },
+  async t => {
+    const container = await start(t, NEEDED, {
+      hidden: hasBridgeNetfilter ? ['/proc/sys/net/bridge'] : [],
+    });
+    await container.ready();
+    for (const pod of ['pod1', 'pod2']) {
+      container.addPod(pod);
+      t.equal(container.cni('ADD', pod).status, 0);
+    }
+    t.equal(await container.stop(), 0, container.said());
+    const lines = container.said().split('\n');
+    t.match(
+      lines.filter(line => line.includes(' warn ')),
+      [/a Service does not reach .*"modprobe br_netfilter", or "mode": "ptp".*br_netfilter is not loaded/],
+      'once, not with each pod',
+    );
+  },
+);

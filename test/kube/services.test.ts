@@ -1,8 +1,10 @@
 // Services over the overlay: what kube-proxy's rules do with packets, tulle must carry, there and back. Real tulled, real
 // nftables, real TCP; the servers say whom they saw, so it is also held where a source is kept and where it is not.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import t from 'tap';
-import { setSysctl } from '../../lib/host/sysctl.ts';
+import { BRIDGE_NETFILTER } from '../../lib/host/bridge-netfilter.ts';
+import { getSysctl, setSysctl } from '../../lib/host/sysctl.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { withNamespace } from '../../lib/sys/sys.ts';
 import { skip as noNode } from '../daemon/node.ts';
@@ -75,6 +77,9 @@ async function serve(t: { teardown(action: () => void): void }, namespace: strin
 t.test('Services and the world', { skip }, async t => {
   if (typeof tools === 'string') return;
   const cluster: KubeCluster = await makeKubeCluster(t, 2);
+  // As on a node where somebody switched it off; where the module is missing nothing of ours can make up for it.
+  const hasModule = existsSync('/proc/sys/net/bridge');
+  if (hasModule) for (const k of [1, 2]) setSysctl(cluster.node(k), BRIDGE_NETFILTER[4], 0);
   const PATH = tools.path('nft').join(':');
   const daemons = [1, 2].map(k => cluster.tulled(k, ['-ip-masq', '--probe-interval=0'], { PATH }));
   await Promise.all(daemons.map(tulled => tulled.saw(/ ready /)));
@@ -111,10 +116,14 @@ t.test('Services and the world', { skip }, async t => {
   await t.test('ClusterIP', async t => {
     t.equal(await ask(client.namespace, '10.96.0.10', 80), 'far saw 10.42.0.2', 'across the overlay, source kept');
     t.equal(await ask(far.namespace, '10.96.0.11', 80), 'near saw 10.42.1.2', 'and the other way');
-    t.equal(await ask(client.namespace, '10.96.0.11', 80), 'near saw 10.42.0.2', 'on one node');
+    if (hasModule) {
+      t.equal(getSysctl(cluster.node(1), BRIDGE_NETFILTER[4]), '1', 'the answer passes the rules, too');
+      t.equal(await ask(client.namespace, '10.96.0.11', 80), 'near saw 10.42.0.2', 'on one node');
+    } else t.match(daemons[0].stderr(), /modprobe br_netfilter/, 'on one node it cannot work, and why is said');
     t.equal(await askUdp(client.namespace, '10.96.0.53', 53), 'far saw 10.42.0.2', 'UDP');
     t.equal(await ask(cluster.node(1), '10.96.0.10', 80), 'far saw 10.42.0.0', "from a node: its overlay's address");
     t.equal(await ask(client.namespace, '10.96.0.14', 80, 10), 'ECONNREFUSED', 'a service without endpoints');
+    if (!hasModule) return;
     const seen = new Set<string>();
     for (let i = 0; i < 60 && seen.size < 2; i++) seen.add(await ask(client.namespace, '10.96.0.13', 80, 1000));
     t.same([...seen].sort(), ['far saw 10.42.0.2', 'near saw 10.42.0.2'], 'two endpoints take turns');

@@ -22,6 +22,7 @@ export function diagnoseMachine(facts: MachineFacts, status: StatusDocument | un
     ...failed('udp-gro-missing', facts.udpGro, 'the kernel does not hand over trains (UDP_GRO)'),
     ...failed('veth-missing', facts.veth, 'no veth pair can be made'),
     ...failed('bridge-missing', facts.bridge, 'no bridge can be made'),
+    ...diagnoseBridge(facts),
     ...diagnoseRules(facts),
     ...diagnoseRouting(facts, status),
     ...diagnoseMtu(facts, status),
@@ -55,6 +56,14 @@ function diagnoseTun({ tun, offloads }: MachineFacts): Finding[] {
   const missing = Object.entries(offloads ?? {}).flatMap(([name, works]) => (works ? [] : [name]));
   if (missing.length === 0) return [];
   return [finding('offload-missing', `the TUN driver of this kernel lacks ${missing.join(', ')}`)];
+}
+
+function diagnoseBridge({ bridge, bridgeNetfilter }: MachineFacts): Finding[] {
+  if (bridgeNetfilter === true || bridge?.ok === false) return [];
+  const effect = "a Service does not reach the pods of its client's own node";
+  return bridgeNetfilter === undefined
+    ? [finding('bridge-netfilter-missing', `br_netfilter is not loaded: on a bridge ${effect}`)]
+    : [finding('bridge-netfilter-off', `net.bridge.bridge-nf-call-iptables is 0: on a bridge ${effect}`)];
 }
 
 function diagnoseRules({ isRoot, nftables, iptables }: MachineFacts): Finding[] {

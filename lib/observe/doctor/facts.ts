@@ -15,6 +15,8 @@ export interface MachineFacts {
   udpTrain: Trial | undefined;
   veth: Trial | undefined;
   bridge: Trial | undefined;
+  /** Whether frames between ports of a bridge pass the packet filter; undefined: br_netfilter is not loaded. */
+  bridgeNetfilter: boolean | undefined;
   /** Whether the kernel and a tool work together. */
   nftables: boolean;
   iptables: boolean;

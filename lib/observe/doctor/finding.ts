@@ -81,6 +81,16 @@ export const FINDINGS = {
     check: 'links',
     advice: '"modprobe bridge", or use "mode": "ptp" in the CNI configuration',
   },
+  'bridge-netfilter-missing': {
+    severity: 'warning',
+    check: 'links',
+    advice: 'where there are Services, "modprobe br_netfilter", or use "mode": "ptp" in the CNI configuration',
+  },
+  'bridge-netfilter-off': {
+    severity: 'note',
+    check: 'links',
+    advice: 'nothing: tulled switches it on with the next pod on a bridge; find what switches it off where this stays',
+  },
   'no-rule-tool': {
     severity: 'warning',
     check: 'rules',

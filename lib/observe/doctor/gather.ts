@@ -1,6 +1,7 @@
 /** Gathers the facts of the real machine. It reads, and tries what it can in a namespace of its own; it changes nothing. */
 import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { BRIDGE_NETFILTER } from '../../host/bridge-netfilter.ts';
 import { chooseInterface, type InterfaceOptions } from '../../host/interface.ts';
 import { getSysctl } from '../../host/sysctl.ts';
 import { type Rtnetlink, withRtnetlink } from '../../netlink/netlink.ts';
@@ -47,6 +48,7 @@ export async function gatherFacts(options: GatherOptions): Promise<MachineFacts>
     isRoot,
     ...trials,
     userNamespacesOff: userNamespacesOff(),
+    bridgeNetfilter: number(undefined, BRIDGE_NETFILTER[4], value => value !== 0),
     ipForward: number(undefined, 'net.ipv4.ip_forward', value => value !== 0),
     rpFilter: 'name' in machine.underlay ? rpFilterOf(machine.underlay.name) : undefined,
     ...machine,
