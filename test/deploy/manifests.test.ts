@@ -1,6 +1,6 @@
 // deploy/tulle.yml and the kustomizations: the schemas, that they agree, and that what they say is so in the programs.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -27,6 +27,7 @@ import { type KubernetesObject, problemsOf } from './schema.ts';
 
 t.setTimeout(120_000);
 const noKubectl = !hasKubectl && 'SKIPPED: no kubectl here';
+const NEEDS_ROOT = 'SKIPPED: needs root and setpriv of util-linux';
 
 t.test('the one file is what the base says', async t => {
   const check = spawnSync(process.execPath, [join(root, 'scripts/build-manifest.mjs'), '--check'], {
@@ -76,6 +77,13 @@ t.test('the schemas', async t => {
 t.test('kubectl reads them, without a cluster', { skip: noKubectl }, async t => {
   for (const overlay of OVERLAYS)
     for (const object of kustomize(`overlays/${overlay}`)) t.same(problemsOf(object), [], `${overlay}: ${object.kind}`);
+  for (const object of manifest()) {
+    const label = ['label', '--local', '--dry-run=client', '-f', '-', 'tried=yes', '-o', 'json'];
+    const read = spawnSync('kubectl', label, { input: JSON.stringify(object), encoding: 'utf8', timeout: 60_000 });
+    t.equal(read.status, 0, `${object.kind}: ${read.stderr}`);
+    const { metadata, ...rest } = JSON.parse(read.stdout);
+    t.match({ ...rest, name: metadata.name }, { ...object, metadata: undefined, name: object.metadata.name });
+  }
   // The typed decoder of kubectl's own: no server is asked.
   const input = JSON.stringify(ofKind(manifest(), 'DaemonSet'));
   const args = ['set', 'image', '--local', '--dry-run=client', '-f', '-', 'tulled=other:1', '-o', 'json'];
@@ -151,6 +159,27 @@ t.test('the init container is one command that works', async t => {
   t.ok(existsSync(join(node, 'bin', conflist.plugins[0].type)));
 });
 
+const isRoot = process.getuid?.() === 0 && spawnSync('setpriv', ['--version']).status === 0;
+
+t.test("the init container writes into a folder that is another user's", { skip: !isRoot && NEEDS_ROOT }, async t => {
+  const node = t.testdir({ bin: {}, conf: {} });
+  for (const name of ['bin', 'conf']) chownSync(join(node, name), 12_345, 12_345);
+  const [{ securityContext }] = podOf(manifest()).initContainers;
+  const install = (capabilities: string[]) => {
+    const set = ['-all', ...capabilities.map(name => `+${name.toLowerCase()}`)].join(',');
+    const tulle = fileURLToPath(new URL('../../cmd/tulle.js', import.meta.url));
+    const folders = ['--bin-dir', join(node, 'bin'), '--conf-dir', join(node, 'conf')];
+    const words = ['--no-new-privs', `--bounding-set=${set}`, '--inh-caps=-all', process.execPath, tulle];
+    return spawnSync('setpriv', [...words, 'cni', 'install', ...folders], { encoding: 'utf8', env: environment });
+  };
+  const refused = install([]);
+  t.not(refused.status, 0, 'root without capabilities is a user like any other');
+  t.match(refused.stderr, /EACCES|permission/i);
+  const { status, stderr } = install(securityContext.capabilities.add);
+  t.equal(status, 0, stderr);
+  t.same(readdirSync(join(node, 'bin')), ['tulle-cni']);
+});
+
 t.test('no more than is needed', async t => {
   const pod = podOf(manifest());
   for (const { name, securityContext } of [...pod.initContainers, ...pod.containers]) {
@@ -166,7 +195,12 @@ t.test('no more than is needed', async t => {
     ['NET_ADMIN', 'NET_RAW', 'SYS_ADMIN'],
     'test/deploy/container.test.ts tries them',
   );
-  t.notOk(pod.initContainers[0].securityContext.capabilities.add);
+  t.same(
+    pod.initContainers[0].securityContext.capabilities.add,
+    ['DAC_OVERRIDE'],
+    "for a folder that is another user's",
+  );
+  t.same(pod.securityContext.seLinuxOptions, { type: 'spc_t' }, "or SELinux shuts the node's folders and the device");
   t.notOk(pod.hostPID || pod.hostIPC);
   const mounted = [...pod.initContainers, ...pod.containers].flatMap(({ volumeMounts }: KubernetesObject) =>
     volumeMounts.map((mount: KubernetesObject) => mount.name),
