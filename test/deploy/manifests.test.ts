@@ -1,6 +1,6 @@
 // deploy/tulle.yml and the kustomizations: the schemas, that they agree, and that what they say is so in the programs.
 import { spawnSync } from 'node:child_process';
-import { chownSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -285,4 +285,19 @@ t.test('the overlays change what they say and nothing else', { skip: noKubectl }
       .sort(),
     [...new Set(tulledOf(plugin).volumeMounts.map((mount: KubernetesObject) => mount.name))].sort(),
   );
+});
+
+t.test("moving from flannel: two overlays that agree but for flannel's plugin", { skip: noKubectl }, async t => {
+  const commands = readFileSync(join(root, 'docs/from-flannel.md'), 'utf8').match(/cd deploy\/kustomize[^`]*/)?.[0];
+  const clone = t.testdir({});
+  cpSync(join(root, 'deploy/kustomize'), join(clone, 'deploy/kustomize'), { recursive: true });
+  const { status, stderr } = spawnSync('sh', ['-ec', commands ?? 'false'], { cwd: clone, encoding: 'utf8' });
+  t.equal(status, 0, stderr);
+  const [own, plugin] = ['mine', 'mine-flannel-plugin'].map(name => kustomize(`overlays/${name}`, clone));
+  for (const objects of [own, plugin]) {
+    t.equal(tulledOf(objects).image, `registry.example/tulle:${version()}`);
+    t.match(ofKind(objects, 'ConfigMap').data['net-conf.json'], '10.42.0.0/16');
+  }
+  t.equal(podOf(own).initContainers.length, 1);
+  t.same(podOf(plugin).initContainers, []);
 });

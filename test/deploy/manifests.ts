@@ -21,9 +21,9 @@ export function readObjects(text: string): KubernetesObject[] {
 
 export const manifest = (): KubernetesObject[] => readObjects(readFileSync(join(root, 'deploy/tulle.yml'), 'utf8'));
 
-/** What `kubectl kustomize` makes of a folder below deploy/kustomize; it asks no server. */
-export function kustomize(folder: string): KubernetesObject[] {
-  const { status, stdout, stderr } = spawnSync('kubectl', ['kustomize', join(root, 'deploy/kustomize', folder)], {
+/** What `kubectl kustomize` makes of a folder below deploy/kustomize of a clone; it asks no server. */
+export function kustomize(folder: string, clone = root): KubernetesObject[] {
+  const { status, stdout, stderr } = spawnSync('kubectl', ['kustomize', join(clone, 'deploy/kustomize', folder)], {
     encoding: 'utf8',
     timeout: 60_000,
   });
