@@ -29,6 +29,7 @@ import { configPlace, type DaemonNetwork, printNetwork, readNetwork } from './ne
 import { announce, type Notifier, SILENT } from './notify.ts';
 import { openObservation } from './observe.ts';
 import type { DaemonOptions } from './options.ts';
+import { refuseOthers } from './others.ts';
 import type { DaemonParts } from './parts.ts';
 import { registryName } from './registry.ts';
 import { orStopped, Stopped, untilAvailable } from './retry.ts';
@@ -175,17 +176,6 @@ async function fetchNetwork({ options, parts, log, stop, registry }: Run): Promi
   const { clock, random } = parts;
   const { text } = await untilAvailable({ log, clock, stop, random }, () => registry.config(), advice);
   return readNetwork(text, place);
-}
-
-/** Where the cluster gives this node its subnet, another daemon may be there for the same one: flannel, that is replaced. */
-function refuseOthers({ parts, registry, log }: Run, { config: { network, network6 } }: DaemonNetwork): void {
-  const node = registry.thisNode?.();
-  if (node === undefined) return;
-  const { subnet, subnet6 } = node.subnets;
-  const range6 = network6 && subnet6 ? [{ network: network6, own: subnet6 }] : [];
-  for (const odd of parts.refuseOtherOverlay([{ network, own: subnet }, ...range6])) {
-    log.warn({ ...odd }, "an address of a subnet that is not this node's any more: pods behind it must be made again");
-  }
 }
 
 function leaseRequest(

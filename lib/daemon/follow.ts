@@ -5,6 +5,7 @@ import type { ManagerEvent } from '../lease/manager.ts';
 import { TulleError } from '../util/errors.ts';
 import { overlaps4 } from '../wire/cidr.ts';
 import type { DaemonNetwork } from './network.ts';
+import { noticeOthers } from './others.ts';
 import { PeerWatch } from './peer-watch.ts';
 import { orStopped, Stopped } from './retry.ts';
 import { type Run, setWaiting } from './run.ts';
@@ -15,14 +16,16 @@ import { type Run, setWaiting } from './run.ts';
  */
 export async function follow(
   run: Run,
-  { config }: DaemonNetwork,
+  network: DaemonNetwork,
   nodeId: string,
   own: Lease,
   overlay: Overlay,
 ): Promise<{ lost: Promise<never> }> {
   const { options, parts, log, stop, undo, registry, manager, journal } = run;
+  const { config } = network;
   const running = new AbortController();
   const signal = AbortSignal.any([stop, running.signal]);
+  const noticeOther = noticeOthers(run, network, signal);
   const peers = new PeerWatch({
     registry,
     nodeId,
@@ -33,6 +36,7 @@ export async function follow(
       run.onPeers?.();
     },
     observe: message => {
+      noticeOther(message);
       manager.observe(message);
       journal.observe(message);
     },

@@ -37,8 +37,8 @@ export interface DaemonParts {
   nodeId(given: string | undefined): string;
   startHealth(address: string, port: number, routes: ControlRoutes): Promise<Health>;
   chooseInterface(options: InterfaceOptions & { needIp4: boolean; needIp6: boolean }): ChosenInterface;
-  /** Throws when this machine already carries these networks by other means; gives addresses that are odd. */
-  refuseOtherOverlay(ranges: readonly OverlayRange[]): { link: string; address: string }[];
+  /** Throws when this machine carries these networks by other means than `device`; gives addresses that are odd. */
+  refuseOtherOverlay(ranges: readonly OverlayRange[], device?: string): { link: string; address: string }[];
   /** Returns the undo. */
   ensureForwarding(families: { ip6: boolean }): () => void;
   /** The subnets that a subnet.env names. */
@@ -65,7 +65,8 @@ export const realParts: DaemonParts = {
   nodeId: given => nodeId({ ...(given !== undefined && { given }), stateDirectory: STATE_DIRECTORY }),
   startHealth,
   chooseInterface: options => withRtnetlink(undefined, netlink => chooseInterface(netlink, options)),
-  refuseOtherOverlay: ranges => withRtnetlink(undefined, netlink => refuseOtherOverlay(netlink, ranges)),
+  refuseOtherOverlay: (ranges, device) =>
+    withRtnetlink(undefined, netlink => refuseOtherOverlay(netlink, ranges, device)),
   ensureForwarding: families => ensureForwarding(undefined, families),
   previousSubnet: path => previousSubnetOf(readSubnetEnv(path)),
   formerNetworks,

@@ -6,6 +6,7 @@
  *   vxlan, wireguard   10.42.2.0/24 via 10.42.2.0 dev flannel.1      a route of another node's subnet
  *   host-gw            10.42.2.0/24 via 10.88.0.2 dev eth0           the same
  *   udp                10.42.0.0/16 dev flannel0                     a device with an address of the network
+ *   any, alone so far  10.42.1.0/32 on flannel.1                     the same, and no other node to have a route to
  */
 import type { Address } from '../netlink/address.ts';
 import type { Rtnetlink } from '../netlink/netlink.ts';
@@ -28,23 +29,32 @@ import {
 export type OverlayRange = { network: Subnet4; own: Subnet4 } | { network: Subnet6; own: Subnet6 };
 
 const mainTable = 254;
+/** For who runs both. */
+export const DELETE_FLANNEL = 'kubectl -n kube-flannel delete daemonset kube-flannel-ds';
 /** A list for a person. */
 const mostNamed = 3;
 
 /**
  * Throws TulleError 'other-overlay', one line with what to do. Returns what is odd but in nobody's way: addresses of the network
  * that are not this node's, as a bridge keeps them whose pods are of a subnet that the node had before.
+ * @param device our own, which may have a name of flannel's
  */
 export function refuseOtherOverlay(
   netlink: Pick<Rtnetlink, 'routes' | 'addresses'>,
   ranges: readonly OverlayRange[],
+  device?: string,
 ): { link: string; address: string }[] {
-  const routes = [...netlink.routes(4, mainTable), ...netlink.routes(6, mainTable)];
+  const isOthers = ({ link }: { link?: string }): boolean => link === undefined || link !== device;
+  const routes = [...netlink.routes(4, mainTable), ...netlink.routes(6, mainTable)].filter(isOthers);
   for (const range of ranges) {
     const foreign = routes.filter(route => isForeign(range, route));
     if (foreign.length > 0) throw refusal(printNetwork(range), foreign);
   }
-  const addresses = netlink.addresses();
+  const addresses = netlink.addresses().filter(isOthers);
+  for (const range of ranges) {
+    const held = addresses.find(address => isFlannels(address) && insideOwn(range, hostCidr(address)));
+    if (held !== undefined) throw heldRefusal(held);
+  }
   return ranges
     .flatMap(range => addresses.filter(address => isStray(range, address)))
     .map(({ link, address, prefixLength }) => ({
@@ -59,15 +69,25 @@ function refusal(network: string, routes: readonly Route[]): TulleError {
     named.size > 0
       ? [...named].map(name => `"ip link delete ${name}"`).join(', ')
       : `"ip route delete ${routes[0].destination}" for each`;
+  const found = `packets for ${network} already leave by other routes (${printRoutes(routes)})`;
   return new TulleError(
     'other-overlay',
-    `packets for ${network} already leave by other routes (${printRoutes(routes)}): another overlay such as flannel runs ` +
-      'here or left them behind: delete its DaemonSet (kubectl -n kube-flannel delete daemonset kube-flannel-ds), ' +
-      `then on this node ${remove}, and start again`,
+    `${found}: another overlay such as flannel runs here or left them behind: ${advice(remove)}`,
   );
 }
 
-const isFlannels = ({ link }: Route): boolean => link?.startsWith('flannel') ?? false;
+function heldRefusal({ link, address }: Address): TulleError {
+  return new TulleError(
+    'other-overlay',
+    `${link} has the address ${address} of this node's subnet: flannel runs here or left it behind: ` +
+      advice(`"ip link delete ${link}"`),
+  );
+}
+
+const advice = (remove: string): string =>
+  `delete its DaemonSet (${DELETE_FLANNEL}), then on this node ${remove}, and start again`;
+
+const isFlannels = ({ link }: { link?: string }): boolean => link?.startsWith('flannel') ?? false;
 
 /** A way into the network that is neither into this node's own subnet nor to a link of its own: through a gateway, or flannel's device. */
 function isForeign(range: OverlayRange, route: Route): boolean {
@@ -77,10 +97,11 @@ function isForeign(range: OverlayRange, route: Route): boolean {
 }
 
 function isStray(range: OverlayRange, { address, prefixLength }: Address): boolean {
-  const cidr = `${address}/${prefixLength}`;
-  const bits = address.includes(':') ? 128 : 32;
-  return insideNetwork(range, `${address}/${bits}`) && !insideOwn(range, `${address}/${bits}`) && !isWhole(range, cidr);
+  const host = hostCidr({ address });
+  return insideNetwork(range, host) && !insideOwn(range, host) && !isWhole(range, `${address}/${prefixLength}`);
 }
+
+const hostCidr = ({ address }: Pick<Address, 'address'>): string => `${address}/${address.includes(':') ? 128 : 32}`;
 
 /** An address with the network's own prefix is the way to it, as some put it on a router: none of an overlay. */
 const isWhole = (range: OverlayRange, cidr: string): boolean =>

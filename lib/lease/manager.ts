@@ -309,7 +309,8 @@ export class LeaseManager {
     }
     if (this.#contest.written()) {
       const text = `another process with this node's id and address writes ${holderOf(found)}`;
-      return `${text}: stop it, or give each its own --node-id and address`;
+      const isNodes = this.#registry.kind === 'kubernetes'; // who the node is, is not for us to choose there
+      return `${text}: ${isNodes ? "stop it, flannel's DaemonSet perhaps" : 'stop it, or give each its own --node-id and address'}`;
     }
     const fields = { lease: printSubnets(found), revision: found.modRevision };
     this.#log.warn(fields, "somebody wrote this node's lease and left it to us, taking it back");

@@ -10,7 +10,7 @@ const ranges: OverlayRange[] = [
   { network: cidr6('fd00:42::/48'), own: cidr6('fd00:42:0:1::/64') },
 ];
 
-const look = (routes: Partial<Route>[], addresses: Partial<Address>[] = []): unknown => {
+const look = (routes: Partial<Route>[], addresses: Partial<Address>[] = [], device?: string): unknown => {
   const list = routes.map(route => ({ family: 4, type: 'unicast', table: 254, ...route })) as Route[];
   return refuseOtherOverlay(
     {
@@ -18,6 +18,7 @@ const look = (routes: Partial<Route>[], addresses: Partial<Address>[] = []): unk
       addresses: () => addresses as Address[],
     },
     ranges,
+    device,
   );
 };
 
@@ -43,6 +44,24 @@ t.test('what flannel leaves', async t => {
     link: 'flannel.1',
   }));
   t.throws(() => look(many), { message: /10\.42\.4\.0\/24 dev flannel\.1, and 6 more\)/ });
+});
+
+t.test("flannel's device with an address of this node, before there is any route", async t => {
+  const cases: [Partial<Address>, RegExp][] = [
+    [
+      { link: 'flannel.1', address: '10.42.1.0', prefixLength: 32 },
+      /flannel\.1 has the address 10\.42\.1\.0 .*kubectl -n kube-flannel delete .*"ip link delete flannel\.1"/,
+    ],
+    [{ link: 'flannel-v6.1', address: 'fd00:42:0:1::', prefixLength: 128 }, /link delete flannel-v6\.1/],
+  ];
+  for (const [address, message] of cases) t.throws(() => look([], [address]), { code: 'other-overlay', message });
+  const udp = { link: 'flannel0', address: '10.42.1.0', prefixLength: 32 };
+  t.throws(() => look([], [udp], 'flannel1'), { code: 'other-overlay' });
+  t.same(
+    look([{ destination: '10.42.0.0/16', link: 'flannel0' }], [udp], 'flannel0'),
+    [],
+    'our own has such a name, too',
+  );
 });
 
 t.test('what is no other overlay', async t => {
