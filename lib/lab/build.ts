@@ -8,7 +8,7 @@ import { makeNamespace } from '../netlink/namespace.ts';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import { codeOf } from '../util/errors.ts';
 import { type LabPlan, type NodePlan, POD_BRIDGE, type PodPlan, podAddress, SWITCH_BRIDGE, UNDERLAY } from './plan.ts';
-import { type LabRecord, type LabState, namespaceFile, saveState } from './state.ts';
+import { type LabRecord, type LabState, namespaceFile, updateState } from './state.ts';
 
 export const SWITCH = 'switch';
 /** Locally administered; the rest is 10.88.0.254. */
@@ -85,8 +85,7 @@ export function buildPods(state: LabState, node: NodePlan, pods: readonly PodPla
 
 /** Recorded before it exists, with IPv6 off. */
 export function newNamespace(state: LabState, name: string, kind: LabRecord['namespaces'][number]['kind']): string {
-  state.record.namespaces.push({ name, kind });
-  saveState(state);
+  updateState(state, record => void record.namespaces.push({ name, kind }));
   const path = namespaceFile(state, name);
   makeNamespace(path);
   // The lab is IPv4 for now, and IPv6's neighbour discovery would be noise in every capture.

@@ -1,28 +1,16 @@
 /** The programs of a lab: the registry's server when there is one, and a tulled on each node. */
 import type { ChildProcess } from 'node:child_process';
-import {
-  closeSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, lstatSync, mkdirSync, openSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { ETCD, type LabPlan, type NodePlan, networkConfig, UNDERLAY } from './plan.ts';
-import { endProcesses, identify } from './process.ts';
+import { identify } from './process.ts';
 import { labEnvironment, program, spawnIn } from './spawn.ts';
-import { type LabState, namespaceFile, saveState } from './state.ts';
+import { type LabState, namespaceFile, updateState } from './state.ts';
 
 /** A daemon takes a second; etcd's client, a cold disk and a busy machine make it more. */
 const READY_MS = 30_000;
-/** A daemon gives back its device in some milliseconds. */
-const STOP_MS = 4000;
 const LOG_LINES = 3;
 
 /** One node's daemon. */
@@ -74,8 +62,7 @@ export function startProgram(
     });
     const id = child.pid === undefined ? undefined : identify(child.pid);
     if (id !== undefined) {
-      state.record.processes.push({ name, ...id });
-      saveState(state);
+      updateState(state, record => void record.processes.push({ name, ...id }));
     }
     return child;
   } finally {
@@ -143,16 +130,6 @@ export async function waitReady(daemon: Daemon): Promise<void> {
     if (performance.now() > deadline) throw daemonError(daemon, `has no lease after ${READY_MS / 1000} s`);
     await delay(20);
   }
-}
-
-/** Ends daemons, their leases kept, and removes their subnet files, whose return says that the next ones are ready. */
-export async function stopDaemons(state: LabState, daemons: readonly Daemon[]): Promise<void> {
-  const pids = daemons.map(daemon => daemon.process.pid);
-  const ended = state.record.processes.filter(entry => pids.includes(entry.pid));
-  await endProcesses(ended, STOP_MS);
-  state.record.processes = state.record.processes.filter(entry => !ended.includes(entry));
-  saveState(state);
-  for (const daemon of daemons) for (const path of [daemon.subnetFile, daemon.cniSocket]) rmSync(path, { force: true });
 }
 
 export function howEnded(child: ChildProcess): string {

@@ -18,7 +18,7 @@ import { startLabKubeApi } from './kube.ts';
 import { ETCD, type LabPlan, type LabRegistry, networkConfig, UNDERLAY } from './plan.ts';
 import { identify } from './process.ts';
 import { labEnvironment, packageRoot, program } from './spawn.ts';
-import { type LabState, namespaceFile, saveState } from './state.ts';
+import { type LabState, namespaceFile, updateState } from './state.ts';
 
 /** What the picture says of a lease. */
 export interface LeaseFacts {
@@ -55,8 +55,8 @@ export async function startRegistry(state: LabState, plan: LabPlan): Promise<voi
     dontWait: true,
   });
   const id = identify(server.pid);
-  if (id !== undefined) state.record.processes.push({ name: 'etcd', ...id });
-  saveState(state); // before the wait, so that it is known whatever happens meanwhile
+  // Before the wait, so that it is known whatever happens meanwhile.
+  if (id !== undefined) updateState(state, record => void record.processes.push({ name: 'etcd', ...id }));
   await server.ready();
   await registryChild(state, ['config', etcdEndpoint(), ETCD.prefix, networkConfig()]);
 }

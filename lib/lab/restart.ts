@@ -11,7 +11,7 @@ import { TulleError } from '../util/errors.ts';
 import { controlSocket, daemonName, lastLines, nodeDirectory } from './cluster.ts';
 import { endProcesses, identify, isAlive } from './process.ts';
 import { labEnvironment } from './spawn.ts';
-import { type LabState, loadState, namespaceFile, saveState } from './state.ts';
+import { type LabState, loadState, namespaceFile, updateState } from './state.ts';
 
 const STOP_MS = 10_000;
 const READY_MS = 30_000;
@@ -33,7 +33,10 @@ export function changeFlags(flags: readonly string[], changes: readonly string[]
   return [...flags.filter(flag => !changed.has(nameOf(flag))), ...changes];
 }
 
-/** Ends a node's daemon; its lease stays. True when there was one. */
+/**
+ * Ends a node's daemon, whoever started it; its lease stays. Its files go, so that their return says that the next one is ready.
+ * True when there was one.
+ */
 export async function stopDaemon(state: LabState, node: string): Promise<boolean> {
   const name = daemonName(node);
   const record = loadState(join(state.directory, '..'), state.record.name)?.record ?? state.record;
@@ -41,8 +44,9 @@ export async function stopDaemon(state: LabState, node: string): Promise<boolean
   const running = ids.filter(isAlive);
   const left = await endProcesses(running, STOP_MS);
   if (left.length > 0) throw new TulleError('daemon', `${name} does not end (process ${left[0].pid})`);
-  record.processes = record.processes.filter(entry => entry.name !== name);
-  saveState({ directory: state.directory, record });
+  updateState(state, after => {
+    after.processes = after.processes.filter(entry => !ids.some(({ pid }) => pid === entry.pid));
+  });
   for (const file of ['subnet.env', 'cni.sock']) rmSync(join(nodeDirectory(state, node), file), { force: true });
   return running.length > 0;
 }
@@ -55,11 +59,7 @@ export async function restartDaemon(state: LabState, node: string, changes: read
   const logFile = join(nodeDirectory(state, node), 'tulled.log');
   const child = start(state, node, logFile, { args: [script, ...changeFlags(flags, changes)], environment });
   const id = child.pid === undefined ? undefined : identify(child.pid);
-  if (id !== undefined) {
-    const { record } = loadState(join(state.directory, '..'), state.record.name) ?? state;
-    record.processes.push({ name: daemonName(node), ...id });
-    saveState({ directory: state.directory, record });
-  }
+  if (id !== undefined) updateState(state, record => void record.processes.push({ name: daemonName(node), ...id }));
   const deadline = performance.now() + READY_MS;
   const files = ['subnet.env', 'cni.sock'].map(file => join(nodeDirectory(state, node), file));
   while (![...files, controlSocket(state, node)].every(existsSync)) {

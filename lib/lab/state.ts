@@ -189,6 +189,14 @@ export function saveState(state: LabState): void {
   renameSync(`${path}.new`, path);
 }
 
+/** Changes the record. Another process may have changed it meanwhile (`lab restart` does): what lies on disk goes first. */
+export function updateState(state: LabState, change: (record: LabRecord) => void): void {
+  const found = loadState(dirname(state.directory), state.record.name);
+  if (found !== undefined) Object.assign(state.record, found.record);
+  change(state.record);
+  saveState(state);
+}
+
 /** The record of a lab; undefined when there is none, or none that can be read. */
 export function loadState(root: string, name: string): LabState | undefined {
   const directory = labDirectory(root, name);

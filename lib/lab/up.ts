@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { PageServer } from '../observe/page-server.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import { buildUnderlay } from './build.ts';
-import { type Daemon, howEnded, lastLines, startDaemon, stopDaemons, waitReady } from './cluster.ts';
+import { type Daemon, howEnded, lastLines, startDaemon, waitReady } from './cluster.ts';
 import { readNode, readPodNetwork } from './facts.ts';
 import { guardFaults } from './fault-guard.ts';
 import { hintsFor } from './hints.ts';
@@ -30,6 +30,7 @@ import {
 } from './plan.ts';
 import { plugPods } from './plug.ts';
 import { openProgress, type Progress } from './progress.ts';
+import { stopDaemon } from './restart.ts';
 import { resultOf } from './result.ts';
 import { checkTun, isInside, watchLifeline } from './rootless.ts';
 import * as store from './state.ts';
@@ -200,10 +201,11 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
     hints: options.once ? [] : hintsFor(options.name, near.name, far.address, state.directory),
   };
   signal.throwIfAborted();
-  state.record.ready = true;
   writeFileSync(join(state.directory, 'picture.txt'), picture(facts).join('\n'));
   writeFileSync(join(state.directory, 'result.json'), `${JSON.stringify(resultOf(facts))}\n`);
-  store.saveState(state);
+  store.updateState(state, record => {
+    record.ready = true;
+  });
   const replaced = new WeakSet<Daemon>();
   const report = (): void => {
     for (const daemon of daemons) reportEnd(daemon, progress, () => signal.aborted || replaced.has(daemon));
@@ -249,7 +251,7 @@ async function startDaemons(state: store.LabState, plan: LabPlan): Promise<Daemo
   return daemons;
 }
 
-/** The same nodes with the same leases, on another transport: the pods stay. */
+/** The same nodes with the same leases, on another transport: the pods stay. Whoever started what runs there now, it ends. */
 async function replaceDaemons(
   state: store.LabState,
   plan: LabPlan,
@@ -257,7 +259,7 @@ async function replaceDaemons(
   transport: LabTransport,
 ): Promise<Daemon[]> {
   const before = daemons.map(daemon => readPodNetwork(daemon.subnetFile).gateway);
-  await stopDaemons(state, daemons);
+  await Promise.all(daemons.map(({ node }) => stopDaemon(state, node.name)));
   const started = await startDaemons(state, { ...plan, transport });
   started.forEach((daemon, i) => {
     if (readPodNetwork(daemon.subnetFile).gateway === before[i]) return;

@@ -2,7 +2,7 @@
  * The page of a real lab in a real Chromium: topology with rates, a ping followed from pod to pod, a fault made and mended, a
  * drop with its reason, the leases, the transports measured; and what a browser without the token cannot do.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +17,8 @@ t.setTimeout(5 * MINUTE);
 
 interface Lab {
   url: string;
+  /** `tulle lab ARGS`, as a process of its own. */
+  run(...args: string[]): { status: number | null; stderr: string };
   end(): Promise<void>;
 }
 
@@ -29,13 +31,19 @@ function startLab(root: string): Promise<Lab> {
     child.kill('SIGINT');
     await ended;
   };
+  const run: Lab['run'] = (...args) =>
+    spawnSync(process.execPath, [program('cmd/tulle.js'), 'lab', ...args, '--name', NAME], {
+      encoding: 'utf8',
+      env: environment,
+      timeout: MINUTE,
+    });
   child.stdout!.resume();
   return new Promise((resolve, reject) => {
     let said = '';
     child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       said += text;
       const url = /http:\/\/127\.0\.0\.1:\d+\/\?token=[\w-]{32}/.exec(said)?.[0];
-      if (url !== undefined) resolve({ url, end });
+      if (url !== undefined) resolve({ url, run, end });
     });
     child.once('exit', code => reject(new Error(`the lab ended with ${code}: ${said}`)));
   });
@@ -178,7 +186,8 @@ async function run(browser: Browser): Promise<void> {
     t.match(await page.locator('.moment').innerText(), /Revision 1.*leases 10\.42\./s);
   });
 
-  t.test('the transports, side by side', async t => {
+  t.test('the transports, side by side, on daemons that another process started again', async t => {
+    t.match(lab.run('restart', '--transport', 'batch'), { status: 0 });
     await page.click('#tab-throughput');
     await page.click('.throughput-view button.primary');
     await page.waitForSelector('.throughput-view [role=status]:has-text("runs on offload again")', {
