@@ -27,6 +27,7 @@ export function openSide(run: Run, network: DaemonNetwork, overlay: Overlay): vo
   const tracing = new Tracing(observed);
   answerSummary(messages, observed);
   messages.answer(VERB_TRACED, (question, from) => tracing.report(from.address, question));
+  messages.listen(VERB_TRACED, (token, body, from) => tracing.refused(token, body, from));
   observed.messages = messages;
   observed.tracing = tracing;
   observed.probes = startProbes(run, network, overlay, mail => messages.take(mail) || tracing.take(mail));

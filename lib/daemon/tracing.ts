@@ -5,13 +5,14 @@
  */
 import { getRandomValues } from 'node:crypto';
 import { overheadOf } from '../backend/backend.ts';
-import type { Mail } from '../datapath/side-link.ts';
+import type { DropReason } from '../datapath/counters.ts';
+import type { Mail, Token } from '../datapath/side-link.ts';
 import { FORMAT_TULLE, NO_LIMIT } from '../datapath/slab.ts';
 import { leaseKeyOf, subnetsOf } from '../lease/lease.ts';
 import type { ControlRoutes } from '../observe/control.ts';
 import { VERB_TRACED } from '../observe/node-messages.ts';
 import { explain, kernelStops } from '../observe/trace/explain.ts';
-import { lookUp } from '../observe/trace/lookup.ts';
+import { type Lookup, lookUp } from '../observe/trace/lookup.ts';
 import {
   buildPacket,
   checkQuestion,
@@ -19,7 +20,7 @@ import {
   type TraceAnswer,
   type TraceQuestion,
 } from '../observe/trace/packet.ts';
-import { parseReport, TracedLog } from '../observe/trace/report.ts';
+import { parseNotice, parseReport, TracedLog } from '../observe/trace/report.ts';
 import type { FarReport, PeerFact, TraceResult, TraceState } from '../observe/trace/state.ts';
 import type { Story } from '../observe/trace/story.ts';
 import { TulleError } from '../util/errors.ts';
@@ -44,6 +45,10 @@ interface Running {
   onSent(mail: SentMail): void;
   answers: (TraceAnswer & { afterMs: number })[];
   onAnswer(): void;
+  /** The subnet of the peer that it goes to, and what that says unasked. */
+  peer: number | undefined;
+  refusal: { drop: DropReason; afterMs: number } | undefined;
+  onRefusal(): void;
 }
 
 export class Tracing {
@@ -58,6 +63,12 @@ export class Tracing {
   /** A letter of the worker; true when it was about a traced packet. */
   take(mail: Mail): boolean {
     if (mail.kind === 'traced') {
+      if (mail.drop === 'ingress-stale-key') {
+        this.#observed.messages?.notify({ address: mail.subnet, prefixLength: 32 }, VERB_TRACED, tokenOf(mail.id), {
+          drop: mail.drop,
+        });
+        return true;
+      }
       const six = isIp6(mail.head, 0);
       this.#log.add(mail.subnet, {
         id: mail.id,
@@ -79,6 +90,16 @@ export class Tracing {
     running.answers.push({ ...answer, afterMs: Math.max(0, mail.at - running.sentAt) });
     running.onAnswer();
     return true;
+  }
+
+  /** A node says that it refused a packet of ours. Only the one that we sent it to can know its number, and is believed. */
+  refused({ tokenHigh, tokenLow }: Token, body: unknown, from: number): void {
+    const running = this.#running.get(tokenHigh * 2 ** 32 + tokenLow);
+    const drop = parseNotice(body);
+    if (running === undefined || running.peer !== from || drop === undefined) return;
+    const afterMs = Math.max(0, this.#observed.parts.clock.monotonicMs() - running.sentAt);
+    running.refusal ??= { drop, afterMs };
+    running.onRefusal();
   }
 
   /** What another node is told about a packet that it traces. */
@@ -114,6 +135,8 @@ export class Tracing {
     let sent: SentMail | undefined;
     const onSent = new AbortController();
     const onAnswer = new AbortController();
+    const onRefusal = new AbortController();
+    const lookup = lookUp(question, state);
     const running: Running = {
       question,
       mark,
@@ -125,6 +148,9 @@ export class Tracing {
       },
       answers: [],
       onAnswer: () => onAnswer.abort(),
+      peer: lookup.kind === 'peer' ? lookup.fact.peer.subnet.address : undefined,
+      refusal: undefined,
+      onRefusal: () => onRefusal.abort(),
     };
     this.#running.set(id, running);
     try {
@@ -134,9 +160,13 @@ export class Tracing {
       await parts.clock.sleep(SENT_MS, AbortSignal.any([limit, onSent.signal]));
       if (sent === undefined) throw new TulleError('timeout', 'the data path did not say what became of the packet');
       const left = sent.drop === undefined;
-      const far = left
-        ? await this.#askFar(id, question, state, running.sentAt, limit)
-        : ({ kind: 'not-asked' } as const);
+      const asking = AbortSignal.any([limit, onRefusal.signal]);
+      const told: FarReport = left
+        ? await this.#askFar(id, question, lookup, running.sentAt, asking)
+        : { kind: 'not-asked' };
+      // One that was asked knows better: it has seen the packet.
+      const far: FarReport =
+        running.refusal === undefined || told.kind === 'seen' ? told : { kind: 'refused', ...running.refusal };
       // Whoever dropped it is not going to answer; an ICMP error of our own is there already.
       const mayAnswer = left && (far.kind === 'not-asked' || (far.kind === 'seen' && far.drop === undefined));
       if (mayAnswer && running.answers.length === 0) {
@@ -152,12 +182,11 @@ export class Tracing {
   async #askFar(
     id: number,
     question: TraceQuestion,
-    state: TraceState,
+    lookup: Lookup,
     sentAt: number,
     signal: AbortSignal,
   ): Promise<FarReport> {
     const { messages, parts } = this.#observed;
-    const lookup = lookUp(question, state);
     if (lookup.kind !== 'peer' || lookup.fact.peer.format !== FORMAT_TULLE || messages === undefined) {
       return { kind: 'not-asked' };
     }
@@ -223,6 +252,8 @@ export class Tracing {
 /** What fits a letter; the rest of a traced packet is zeros. */
 const HEAD_BYTES = 1_280;
 
+/** The number of a traced packet where a notice has its token. */
+const tokenOf = (id: number): Token => ({ tokenHigh: Math.floor(id / 2 ** 32), tokenLow: id >>> 0 });
 const random32 = (): number => getRandomValues(new Uint32Array(1))[0];
 
 export function traceRoute(observed: Observed, routes: ControlRoutes): void {

@@ -191,8 +191,11 @@ export class Ingress {
     if (version !== TULLE_VERSION) return WRONG_VERSION;
     if (words[record + PEER_FORMAT] !== FORMAT_TULLE) return WRONG_FORMAT;
     if (length < HEADER_BYTES) return MALFORMED;
-    if ((tulleKey(bytes, offset) | 0) !== words[record + PEER_KEY]) return STALE_KEY;
     const kind = tulleKind(bytes, offset);
+    if ((tulleKey(bytes, offset) | 0) !== words[record + PEER_KEY]) {
+      if (kind === KIND_TRACED) this.#side?.refused(peer, offset, length, STALE_KEY);
+      return STALE_KEY;
+    }
     if (kind > KIND_BUNDLE) return this.#aside(peer, record, kind, offset, length);
     if (checkTulle(bytes, offset, length) !== 0) return MALFORMED;
     const partial = (tulleFlags(bytes, offset) & FLAG_PARTIAL_CHECKSUM) !== 0;

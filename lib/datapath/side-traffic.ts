@@ -5,7 +5,8 @@
  *         probe          answered in this turn, by the first 20 of its own bytes: no reply is longer than its probe
  *         probe reply    a letter to the main thread, with the time
  *         message        a letter to the main thread
- *         traced packet  delivered by Ingress as any packet; what became of it is a letter
+ *         traced packet  delivered by Ingress as any packet; what became of it is a letter, also when its lease key is stale:
+ *                        then the main thread lets its sender know, who could not ask
  *   out   errands of the main thread, looked for once a turn: probes and messages are sent, a packet that is to be traced is
  *         given to Egress as if it came from the TUN; a receipt says what became of each, and when
  *
@@ -82,6 +83,8 @@ import { TraceWatch } from './trace-watch.ts';
 export const PER_PEER = 100;
 /** Probes that are answered at most in one batch; a batch of more than these is no measurement. */
 const REPLIES = 64;
+/** Refused traced packets whose sender is told in a second: a person traces by hand, and whoever forges an address gets little. */
+export const REFUSALS = 10;
 /** How much of a traced packet is shown: all headers. */
 const SHOWN_BYTES = 256;
 
@@ -116,6 +119,8 @@ export class SideTraffic {
   /** For each peer's place: the second that it is counted in, and how much it sent in it. */
   readonly #second: Float64Array;
   readonly #count: Uint16Array;
+  #refusedSecond = 0;
+  #refused = 0;
   #replies = 0;
   #bell = false;
 
@@ -171,6 +176,20 @@ export class SideTraffic {
     setLetterId(this.#slab, at, traceId(this.#slab.bytes, offset));
     this.#store(at, offset + HEADER_BYTES, Math.min(inner, SHOWN_BYTES));
     this.#close();
+  }
+
+  /**
+   * A traced packet from a peer's endpoint with a key that is not that peer's. It is not counted among what the peer may send:
+   * whoever forges its address must not use that up.
+   */
+  refused(peer: number, offset: number, length: number, drop: number): void {
+    const second = Math.floor(this.#options.now() / 1_000);
+    if (this.#refusedSecond !== second) {
+      this.#refusedSecond = second;
+      this.#refused = 0;
+    }
+    if (length < HEADER_BYTES + LEAST_PACKET || this.#refused++ >= REFUSALS) return;
+    this.traced(peer, offset, length - HEADER_BYTES, drop);
   }
 
   /** Sends the answers of this batch, and rings if there is mail. */

@@ -2,11 +2,11 @@
  * Questions and answers between daemons, on the data port (lib/wire/node-message.ts). A question is asked up to three times
  * with the same token and answered each time; nothing is kept of it. An answer is believed when it comes from the peer
  * that was asked, with the 64 random bits of the question. Bodies are JSON, and whatever comes is hostile until the
- * caller has checked it.
+ * caller has checked it. A notice tells a peer what it could not ask for; its reader knows what its token is about.
  *
  * An answer that is too long is cut in one defined way: its longest list is halved until it fits, and `cut: true` is added.
  */
-import type { Mail } from '../datapath/side-link.ts';
+import type { Mail, Token } from '../datapath/side-link.ts';
 import type { Clock } from '../lease/clock.ts';
 import { TulleError } from '../util/errors.ts';
 import { formatCidr4, type Subnet4 } from '../wire/cidr.ts';
@@ -18,6 +18,7 @@ import {
   MESSAGE_PARTS,
   parseMessagePart,
   TYPE_ANSWER,
+  TYPE_NOTICE,
   TYPE_QUESTION,
 } from '../wire/node-message.ts';
 
@@ -37,6 +38,9 @@ export interface MessageOptions {
 
 /** Answers a question; what it throws is told as an error. */
 export type Answerer = (question: unknown, from: Subnet4) => unknown;
+
+/** Hears a notice; it must know the token, and whose notice it believes. */
+export type Listener = (token: Token, body: unknown, from: number) => void;
 
 /** How often a question is asked. */
 const ATTEMPTS = 3;
@@ -62,6 +66,7 @@ interface Partial {
 export class NodeMessages {
   readonly #options: MessageOptions;
   readonly #answerers = new Map<number, Answerer>();
+  readonly #listeners = new Map<number, Listener>();
   readonly #waiting = new Map<string, Waiting>();
   readonly #partial = new Map<string, Partial>();
   #second = 0;
@@ -74,6 +79,16 @@ export class NodeMessages {
   /** Says who answers a verb. */
   answer(verb: number, answerer: Answerer): void {
     this.#answerers.set(verb, answerer);
+  }
+
+  /** Says who hears the notices of a verb. */
+  listen(verb: number, listener: Listener): void {
+    this.#listeners.set(verb, listener);
+  }
+
+  /** Tells the peer with this subnet something, once. */
+  notify(subnet: Subnet4, verb: number, token: Token, body: object): void {
+    this.#send(subnet, { ...token, verb, type: TYPE_NOTICE }, body);
   }
 
   /**
@@ -124,6 +139,11 @@ export class NodeMessages {
     const part = parseMessagePart(datagram, 0, datagram.length);
     if (part === undefined) return true;
     const { verb, type, tokenHigh, tokenLow } = part;
+    if (type === TYPE_NOTICE) {
+      const body = part.parts === 1 ? parseBody(part.slice) : undefined;
+      if (body !== undefined) this.#listeners.get(verb)?.({ tokenHigh, tokenLow }, body.value, subnet);
+      return true;
+    }
     const key = keyOf(subnet, type, tokenHigh, tokenLow);
     const waiting = type === TYPE_ANSWER ? this.#waiting.get(key) : undefined;
     // Before anything is kept: an answer that nobody waits for, a question that nobody answers.

@@ -1,6 +1,6 @@
 /**
- * What daemons say to each other on the data port (kind 5 of the tulle header; docs/wire.md draws it): a question or
- * its answer. One message is a few datagrams that stand alone but for being parts of it:
+ * What daemons say to each other on the data port (kind 5 of the tulle header; docs/wire.md draws it): a question, its
+ * answer, or a notice, which nobody asked for and nobody answers. One message is a few datagrams that stand alone but for being parts of it:
  *
  *   tulle header (id: the part's number from 0, index: how many parts) | token 8 | verb 1 | type 1 | length 2 | a slice
  *
@@ -23,6 +23,8 @@ export const MESSAGE_BODY_BYTES = 8_192;
 
 export const TYPE_QUESTION = 0;
 export const TYPE_ANSWER = 1;
+/** Its token is the number of what it is about. */
+export const TYPE_NOTICE = 2;
 
 /** A part of a message, as it came. */
 export interface MessagePart {
@@ -45,7 +47,7 @@ export function parseMessagePart(bytes: Uint8Array, offset: number, datagramLeng
   const type = bytes[offset + MESSAGE_TYPE];
   const length = get16(bytes, offset + MESSAGE_LENGTH);
   const sliceLength = datagramLength - MESSAGE_HEADER_BYTES;
-  if (sliceLength < 0 || type > TYPE_ANSWER || parts < 1 || parts > MESSAGE_PARTS || part >= parts) return undefined;
+  if (sliceLength < 0 || type > TYPE_NOTICE || parts < 1 || parts > MESSAGE_PARTS || part >= parts) return undefined;
   if (length > MESSAGE_BODY_BYTES || sliceLength > length || (parts === 1 && sliceLength !== length)) return undefined;
   if (parts > 1 && sliceLength === 0) return undefined;
   const start = offset + MESSAGE_HEADER_BYTES;

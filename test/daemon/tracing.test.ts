@@ -234,7 +234,7 @@ t.test('each way to be stopped on the far node, or on the way', async t => {
   await lost('a fenced node tells nobody');
   two.overlay.setDeadline(Number.POSITIVE_INFINITY);
   one.overlay.setLease(leaseOf(1, 'tulle', 99));
-  await lost('a stale key');
+  await far('ingress-stale-key'); // whoever has a stale key could not ask: the far node says so
   one.overlay.setLease(leaseOf(1));
   two.overlay.apply([{ kind: 'remove', lease: leaseOf(1) }]);
   await lost('an unknown sender');

@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import t from 'tap';
 import { readDrops, readFlows } from '../../lib/datapath/counters.ts';
 import type { Mail } from '../../lib/datapath/side-link.ts';
-import { PER_PEER } from '../../lib/datapath/side-traffic.ts';
+import { PER_PEER, REFUSALS } from '../../lib/datapath/side-traffic.ts';
 import { CONTROL_CLOCK, ERRANDS, FORMAT_BARE, MAILS, NO_LIMIT } from '../../lib/datapath/slab.ts';
 import { WATCH_MS } from '../../lib/datapath/trace-watch.ts';
 import { parseMessagePart } from '../../lib/wire/node-message.ts';
@@ -244,6 +244,29 @@ t.test('a traced packet is the packet, and its number', async t => {
   const expected = long.slice();
   expected.set(whole.datagrams[0].slice(12 + 8, 12 + 12), 8); // TTL and checksum were updated
   t.same(whole.datagrams[0].slice(12), expected);
+});
+
+t.test('a traced packet with a stale key is told of, and takes nothing from its peer', async t => {
+  const [a, b] = pair();
+  const packet = udpPacket({ source: '10.42.1.2', destination: '10.42.2.2', payload: new Uint8Array(8) });
+  a.link.trace(packet, packet.length, 7);
+  a.runErrands();
+  const [{ datagrams }] = a.takeSent();
+  const stale = datagrams[0].slice();
+  stale[7] ^= 1;
+  b.now = 5_000;
+  b.receive(Array.from({ length: PER_PEER }, () => ({ from: endpoint(1), datagrams: [stale] })));
+  const told = b.link.take();
+  t.match(told[0], { kind: 'traced', subnet: SUBNET1.address, id: 7, drop: 'ingress-stale-key' });
+  t.equal(told.length, REFUSALS, 'a few a second');
+  t.equal(readDrops(b.slab.counters)['ingress-stale-key'], PER_PEER);
+  b.receive([{ from: endpoint(1), datagrams: [datagrams[0]] }]);
+  t.match(b.link.take(), [{ kind: 'traced', drop: undefined }], 'its peer is listened to as before');
+  b.now = 6_000;
+  b.receive([stale.subarray(0, 12), stale].map(datagram => ({ from: endpoint(1), datagrams: [datagram] })));
+  t.equal(b.link.take().length, 1, 'a header alone is no packet');
+  b.receive([{ from: endpoint(9), datagrams: [stale] }]);
+  t.same(b.link.take(), [], 'a stranger is told nothing');
 });
 
 t.test('why a traced packet did not leave', async t => {

@@ -131,6 +131,18 @@ t.test('an answer is believed from whom was asked alone, and only with the token
   t.equal(await asking, 'true');
 });
 
+t.test('a notice is heard by who listens for its verb, and by nobody else', async t => {
+  const { a, b, sent } = pairOf();
+  const heard: unknown[] = [];
+  a.listen(VERB_TRACED, (token, body, from) => heard.push({ ...token, body, from }));
+  const token = { tokenHigh: 0xfedc, tokenLow: 0x89abcdef };
+  b.notify(SUBNET1, VERB_TRACED, token, { drop: 'ingress-stale-key' });
+  t.same(heard, [{ ...token, body: { drop: 'ingress-stale-key' }, from: SUBNET2.address }]);
+  b.notify(SUBNET1, VERB_SUMMARY, token, {});
+  t.equal(heard.length, 1);
+  t.equal(sent.length, 2, 'and nobody answers it');
+});
+
 t.test('not more questions are answered than a node can', async t => {
   const { a, b, clock, sent } = pairOf();
   b.answer(VERB_SUMMARY, () => 1);

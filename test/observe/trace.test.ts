@@ -224,6 +224,12 @@ t.test('every drop reason of both sides can be told', async t => {
     outcome: 'stopped',
     reason: 'lost',
   });
+  const refused = { kind: 'refused', drop: 'ingress-stale-key', afterMs: 1 } as const;
+  t.match(explain(question, stateOf(), resultOf(undefined, refused)), {
+    outcome: 'stopped',
+    where: 'there',
+    reason: 'ingress-stale-key',
+  });
   const silent = explain(question, stateOf(), resultOf(undefined, { kind: 'no-answer' }));
   t.match(silent, { where: 'underway', reason: 'lost' });
   for (const reason of Object.keys(DROP_REASONS)) {

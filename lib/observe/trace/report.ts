@@ -1,6 +1,6 @@
 /**
  * What nodes tell each other about a traced packet: its sender asks with its number (VERB_TRACED), its receiver has kept what
- * became of the last few. Only who sent a packet is told about it.
+ * became of the last few. Only who sent a packet is told about it. Whose lease key is stale could not ask: it gets a notice.
  */
 import { DROP_REASONS, type DropReason } from '../../datapath/counters.ts';
 import { plain } from '../node-messages.ts';
@@ -36,6 +36,12 @@ export class TracedLog {
   }
 }
 
+/** What a notice about a traced packet says: its receiver refused it before it could be asked. */
+export function parseNotice(value: unknown): DropReason | undefined {
+  const drop = typeof value === 'object' && value !== null && 'drop' in value ? value.drop : undefined;
+  return isReason(drop) && drop.startsWith('ingress-') ? drop : undefined;
+}
+
 /** A report of the far node, checked: what comes from there is hostile. undefined: it is none. */
 export function parseReport(value: unknown):
   | { seen: false }
@@ -53,13 +59,12 @@ export function parseReport(value: unknown):
   const { seen, drop, length, ttl, node, device, link } = value as Record<string, unknown>;
   if (seen === false) return { seen };
   if (seen !== true || !isCount(length, 65_575) || !isCount(ttl, 255)) return undefined;
-  const isReason = typeof drop === 'string' && Object.hasOwn(DROP_REASONS, drop);
-  if (drop !== null && !isReason) return undefined;
+  if (drop !== null && !isReason(drop)) return undefined;
   const [nodeText, deviceText, linkText] = [nameOf(node), nameOf(device), nameOf(link)];
   if (nodeText === undefined || deviceText === undefined) return undefined;
   return {
     seen,
-    drop: drop === null ? undefined : (drop as DropReason),
+    drop: drop ?? undefined,
     length,
     ttl,
     node: nodeText,
@@ -67,6 +72,9 @@ export function parseReport(value: unknown):
     link: linkText,
   };
 }
+
+const isReason = (value: unknown): value is DropReason =>
+  typeof value === 'string' && Object.hasOwn(DROP_REASONS, value);
 
 const isCount = (value: unknown, most: number): value is number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= most;

@@ -67,6 +67,8 @@ export type FarReport =
       link: string | undefined;
       afterMs: number;
     }
+  /** It said unasked that it does not take our packets. */
+  | { kind: 'refused'; drop: DropReason; afterMs: number }
   /** It answers, and the packet never came. */
   | { kind: 'not-seen' }
   /** It does not answer. */

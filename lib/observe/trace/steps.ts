@@ -270,7 +270,7 @@ export type FarForesight = Pick<Story, 'outcome' | 'where' | 'reason'>;
 const UNTOLD = [
   'the datagram was lost on the way: a link, a firewall, NAT',
   'ingress-unknown-sender: the far node has not seen our lease, or we come from another address',
-  'ingress-stale-key: it knows an older or a newer lease of ours',
+  'ingress-stale-key, and its notice was lost: it knows an older or a newer lease of ours',
   'ingress-wrong-format, ingress-wrong-version, ingress-unknown-kind: it is another version, or has another net-conf',
   'ingress-fenced: its own lease ran out',
 ];
@@ -313,6 +313,15 @@ export function farStep(
           : `its kernel routes it to ${link}`;
     const title = `${report.node} accepted it and wrote it to ${device}`;
     return { step: { ...base, verdict: 'pass', title, lines: [came, next], facts }, outcome: 'delivered' };
+  }
+  if (report.kind === 'refused') {
+    const { drop } = report;
+    const lines = [
+      `its notice took ${ms(report.afterMs)}; counted there as ${drop}`,
+      'it knows an older or a newer lease of ours: does it reach its registry?',
+    ];
+    const step: Step = { ...base, verdict: 'stop', title: DROP_REASONS[drop], lines, facts: { ...report } };
+    return { step, outcome: 'stopped', where: 'there', reason: drop };
   }
   if (report.kind === 'not-asked') {
     const title = "flannel's format has no way to ask the far node";
