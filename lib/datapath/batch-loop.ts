@@ -14,7 +14,7 @@ import {
   writeTun,
 } from '../sys/sys.ts';
 import { TapSwitch } from './capture-tap.ts';
-import { flowIndex } from './counters.ts';
+import { countBatch, flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
 import type { WriteReplies } from './icmp-reply.ts';
@@ -31,7 +31,9 @@ const POLLIN = 1;
 /** Longer than the addon sleeps at most: the loop has nothing to do by the clock. */
 const FOREVER_MS = 60_000;
 const EGRESS_BATCHES = flowIndex('egress-batches');
+const EGRESS_SIZES = flowIndex('egress-batches-1');
 const INGRESS_BATCHES = flowIndex('ingress-batches');
+const INGRESS_SIZES = flowIndex('ingress-batches-1');
 
 export function runBatchLoop(context: LoopContext): void {
   const { slab, input } = context;
@@ -83,7 +85,7 @@ export function runBatchLoop(context: LoopContext): void {
       const start = slab.tunSlotsOffset + TUN_READ_OFFSET;
       const count = readTun(tun, arena, start, SLOT_BYTES, SLOT_BYTES - TUN_READ_OFFSET, wanted, slab.tunLengthsOffset);
       if (count > 0) {
-        counters[EGRESS_BATCHES]++;
+        countBatch(counters, EGRESS_BATCHES, EGRESS_SIZES, count);
         slab.tap?.read(count);
         if (fenced) egress.fence(count);
         else egress.take(count);
@@ -94,7 +96,7 @@ export function runBatchLoop(context: LoopContext): void {
     if (fromUdp) {
       const count = receiveUdp(udp, arena, slab.udpSlotsOffset, SLOT_BYTES, SLOT_BYTES, SLOTS, slab.recordsOffset);
       if (count > 0) {
-        counters[INGRESS_BATCHES]++;
+        countBatch(counters, INGRESS_BATCHES, INGRESS_SIZES, count);
         slab.tap?.received(count);
         if (fenced) ingress.fence(count);
         else ingress.take(count);

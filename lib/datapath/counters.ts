@@ -54,6 +54,19 @@ const FLOWS = [
   'egress-fragments', // datagrams that are fragments which we made of a packet that allows it
   'side-sent', // probes, their replies and messages that left
   'side-received', // those that came and were listened to
+  // Batches by size, each in the first that it fits, as BATCH_BOUNDS has them; then what all batches held.
+  'egress-batches-1',
+  'egress-batches-2',
+  'egress-batches-4',
+  'egress-batches-8',
+  'egress-batches-16',
+  'egress-records', // packets read from the TUN, dropped ones too
+  'ingress-batches-1',
+  'ingress-batches-2',
+  'ingress-batches-4',
+  'ingress-batches-8',
+  'ingress-batches-16',
+  'ingress-records', // what receives gave: a datagram, or a UDP_GRO train
 ] as const;
 
 export type FlowName = (typeof FLOWS)[number];
@@ -61,6 +74,16 @@ export type FlowName = (typeof FLOWS)[number];
 export const DROP_NAMES = Object.keys(DROP_REASONS) as DropReason[];
 
 export const COUNTER_COUNT = FLOWS.length + DROP_NAMES.length;
+
+/** SLOTS is the longest batch. */
+export const BATCH_BOUNDS: readonly number[] = [1, 2, 4, 8, 16];
+
+/** Once a batch. `batches`, `sizes`: the places of "…-batches" and of "…-batches-1", behind which the others lie. */
+export function countBatch(counters: Float64Array, batches: number, sizes: number, count: number): void {
+  counters[batches]++;
+  counters[sizes + Math.min(BATCH_BOUNDS.length - 1, 32 - Math.clz32(count - 1))]++;
+  counters[sizes + BATCH_BOUNDS.length] += count;
+}
 
 /** The drop counters come behind the flows'; `DROP_NAMES[index - FIRST_DROP]` is a drop counter's reason. */
 export const FIRST_DROP = FLOWS.length;

@@ -19,7 +19,7 @@ import {
 } from '../sys/sys.ts';
 import { get16 } from '../wire/bytes.ts';
 import { TapSwitch } from './capture-tap.ts';
-import { flowIndex } from './counters.ts';
+import { countBatch, flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
 import type { WriteReplies } from './icmp-reply.ts';
@@ -47,7 +47,9 @@ const TURN = 64;
 const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
 
 const EGRESS_BATCHES = flowIndex('egress-batches');
+const EGRESS_SIZES = flowIndex('egress-batches-1');
 const INGRESS_BATCHES = flowIndex('ingress-batches');
+const INGRESS_SIZES = flowIndex('ingress-batches-1');
 
 export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<void> {
   const { tun, wake, endpoint } = input;
@@ -104,7 +106,7 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
             if (fault !== undefined) end(fault);
             return;
           }
-          counters[EGRESS_BATCHES]++;
+          countBatch(counters, EGRESS_BATCHES, EGRESS_SIZES, 1);
           slab.tap?.read(1);
           if (isFenced()) egress.fence(1);
           else egress.take(1);
@@ -119,7 +121,7 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
     );
     socket.on('message', (datagram, from) => {
       Atomics.add(control, CONTROL_EPOCH, 1);
-      counters[INGRESS_BATCHES]++;
+      countBatch(counters, INGRESS_BATCHES, INGRESS_SIZES, 1);
       placeDatagram(slab, datagram, from);
       capture.look();
       slab.tap?.received(1);

@@ -17,6 +17,17 @@ export class Histogram {
     this.#counts = new Array(bounds.length + 1).fill(0);
   }
 
+  /** What somebody else counted: a number for each bound, and the sum of what was observed. */
+  static of(bounds: readonly number[], counts: readonly number[], sum: number): Histogram {
+    const histogram = new Histogram(bounds);
+    for (const [place, count] of counts.entries()) {
+      histogram.#counts[place] = count;
+      histogram.count += count;
+    }
+    histogram.sum = sum;
+    return histogram;
+  }
+
   observe(value: number): void {
     const place = this.bounds.findIndex(bound => value <= bound);
     this.#counts[place < 0 ? this.bounds.length : place]++;

@@ -3,8 +3,9 @@
  * Names are Prometheus': base units, `_total` for counters, labels from closed sets. docs/metrics.md lists them all, and a
  * test compares. Peers are the only labels that grow, and only up to MOST_PEERS of them are told one by one.
  */
-import { DROP_REASONS } from '../datapath/counters.ts';
+import { BATCH_BOUNDS, DROP_REASONS } from '../datapath/counters.ts';
 import type { CniMeter } from './cni-meter.ts';
+import { Histogram } from './histogram.ts';
 import type { ProcessFigures } from './process-figures.ts';
 import type { Family, Labels, MetricType, Sample } from './prometheus.ts';
 import type { RegistryMeter } from './registry-meter.ts';
@@ -144,6 +145,18 @@ const DATA_PATH: readonly Metric[] = [
   direction('tulle_trains_total', 'Trains of datagrams that crossed into or out of the kernel as one.', 'trains'),
   direction('tulle_bundled_packets_total', "Packets that travelled in another one's datagram.", 'bundled'),
   direction('tulle_batches_total', 'Reads that gave at least one packet (out) or datagram (in).', 'batches'),
+  {
+    name: 'tulle_batch_size',
+    type: 'histogram',
+    help: 'What one read gave: packets from the TUN (out), datagrams or trains of them from the underlay (in).',
+    labels: ['direction'],
+    samples: ({ status: { counters } }) =>
+      ['egress', 'ingress'].map(direction => {
+        const sizes = BATCH_BOUNDS.map(bound => counters[`${direction}-batches-${bound}`] ?? 0);
+        const histogram = Histogram.of(BATCH_BOUNDS, sizes, counters[`${direction}-records`] ?? 0);
+        return { labels: { direction }, histogram };
+      }),
+  },
   {
     name: 'tulle_fragments_total',
     type: 'counter',

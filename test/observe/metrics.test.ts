@@ -3,7 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { DROP_REASONS, readFlows } from '../../lib/datapath/counters.ts';
+import { BATCH_BOUNDS, countBatch, DROP_REASONS, flowIndex, readFlows } from '../../lib/datapath/counters.ts';
+import { SLOTS } from '../../lib/datapath/slab.ts';
 import { RegistryError } from '../../lib/lease/registry.ts';
 import { CniMeter } from '../../lib/observe/cni-meter.ts';
 import { Histogram } from '../../lib/observe/histogram.ts';
@@ -96,9 +97,32 @@ t.test('every counter of the data path is told', async t => {
   for (const name of [...flows, ...Object.keys(DROP_REASONS)]) {
     const loud = structuredClone(quiet);
     if (name in DROP_REASONS) loud.drops = { ...loud.drops, [name]: 987_654_321 };
-    else loud.counters = { ...loud.counters, [name]: 987_654_321 };
+    else if (/-batches-\d+$/.test(name)) {
+      // A histogram's buckets are sums: of nothing else here.
+      loud.counters = { ...Object.fromEntries(flows.map(flow => [flow, 0])), [name]: 987_654_321 };
+    } else loud.counters = { ...loud.counters, [name]: 987_654_321 };
     t.match(writeMetrics(metricFamilies(await input({ status: loud }))), / 987654321\n/, name);
   }
+});
+
+t.test('batches by size, each where it fits', async t => {
+  const counters = new Float64Array(1000);
+  const sizes = [1, 1, 2, 3, 4, 5, 8, 9, 15, 16];
+  for (const size of sizes) countBatch(counters, flowIndex('ingress-batches'), flowIndex('ingress-batches-1'), size);
+  const status = { ...statusDocument(statusInput()), counters: readFlows(counters) };
+  const { samples } = parsePrometheus(writeMetrics(metricFamilies(await input({ status })))).get('tulle_batch_size')!;
+  const ingress = samples.filter(({ labels }) => labels['direction'] === 'ingress');
+  t.same(
+    ingress.map(({ labels, value }) => [labels['le'], value]),
+    [
+      ...[1, 2, 4, 8, 16].map(bound => [`${bound}`, sizes.filter(size => size <= bound).length]),
+      ['+Inf', sizes.length],
+      [undefined, sizes.reduce((a, b) => a + b)],
+      [undefined, sizes.length],
+    ],
+  );
+  t.equal(readFlows(counters)['ingress-batches'], sizes.length);
+  t.equal(BATCH_BOUNDS.at(-1), SLOTS, 'no batch is longer');
 });
 
 t.test('a node that waits, and one that serves CNI only, have a page too', async t => {
