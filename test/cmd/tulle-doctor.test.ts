@@ -94,7 +94,7 @@ t.test('a node and its peers: one that is a machine without tulled, one that nob
   t.ok(codesOf(before).includes('no-daemon'));
 
   t.comment('with one: by its probes');
-  const tulled = world.start('-node-id=node1', `--control-socket=${socket}`);
+  const tulled = world.start('-node-id=node1', `--control-socket=${socket}`, '--probe-interval=1s');
   await statusWhen(
     socket,
     status => status.ready && status.peers.length === 2 && status.peers.every(peer => peer.silent),

@@ -1,6 +1,7 @@
 /**
  * Runs the test files and says how they went: what `npm test` is. Each file is a tap program of its own; this runs them,
- * one a core, shows one line for each and everything that a failed one said, and ends with "N passed, N failed".
+ * one a core and the long ones first, shows one line for each and everything that a failed one said, and ends with
+ * "N passed, N failed".
  *
  *   npm test                 all of them
  *   npm test -- wire lease   those whose path holds one of the words
@@ -10,6 +11,7 @@ import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { longestFirst } from './order.ts';
 
 /** A file that runs longer hangs; the first run of all fetches a browser. */
 const FILE_DEADLINE_MS = 360_000;
@@ -89,11 +91,15 @@ function endGroup(leader: number | undefined, signal: NodeJS.Signals = 'SIGKILL'
 /** tap's closing comment: "# { total: 9, pass: 8, fail: 1 }". */
 const closing = (output: string): string => output.match(/^# \{ .*\}$/gm)?.at(-1) ?? '';
 
+const ENDING = '.test.js';
+const nameOf = (file: string): string => relative(tests, file).slice(0, -ENDING.length);
 const words = process.argv.slice(2);
-const files = walk(tests)
-  .filter(file => file.endsWith('.test.js'))
-  .filter(file => words.length === 0 || words.some(word => relative(tests, file).includes(word)))
-  .sort();
+const files = longestFirst(
+  walk(tests)
+    .filter(file => file.endsWith(ENDING))
+    .filter(file => words.length === 0 || words.some(word => relative(tests, file).includes(word)))
+    .map(nameOf),
+).map(name => join(tests, `${name}${ENDING}`));
 
 function walk(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true, recursive: true }).map(entry => join(entry.parentPath, entry.name));
@@ -116,10 +122,9 @@ async function work(): Promise<void> {
     const outcome = await runFile(file);
     outcomes.push(outcome);
     const { passed, failed, skipped, seconds, output } = outcome;
-    const name = relative(tests, file).replace(/\.test\.js$/, '');
     const notes = `${skipped > 0 ? `, ${skipped} skipped` : ''}`;
     console.log(
-      `${failed > 0 ? 'FAILED' : 'ok    '}  ${name.padEnd(36)} ${String(passed).padStart(6)} passed${notes}  ${seconds.toFixed(1)} s`,
+      `${failed > 0 ? 'FAILED' : 'ok    '}  ${nameOf(file).padEnd(36)} ${String(passed).padStart(6)} passed${notes}  ${seconds.toFixed(1)} s`,
     );
     if (failed > 0) console.log(output.replace(/^/gm, '    '));
     else for (const line of output.match(/^(.*# SKIP.*|SKIPPED.*)$/gm) ?? []) console.log(`        ${line.trim()}`);
