@@ -57,7 +57,8 @@ export async function runDaemon(
   try {
     parts.checkMachine();
     const observed = await openObservation({ options, parts, log, undo });
-    const registry = measureRegistry(await parts.openRegistry(options.registry, log), observed.meters.registry);
+    const opened = await parts.openRegistry(options.registry, log, options.subnetFile);
+    const registry = measureRegistry(opened, observed.meters.registry);
     observed.registry = registry;
     undo.push('the connection to the registry', () => registry.close());
     const journal = parts.openJournal(options.journalFile, log);

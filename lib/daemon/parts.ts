@@ -31,7 +31,7 @@ export interface DaemonParts {
   random(): number;
   /** Throws when the machine cannot carry an overlay at all. */
   checkMachine(): void;
-  openRegistry(options: DaemonOptions['registry'], log: Logger): Promise<Registry>;
+  openRegistry(options: DaemonOptions['registry'], log: Logger, subnetFile: string): Promise<Registry>;
   /** The observer of the lease: it decides nothing and never throws. */
   openJournal(path: string, log: Logger): LeaseJournal;
   nodeId(given: string | undefined): string;

@@ -1,14 +1,20 @@
 /** Opens the registry that the options name. */
 import { openFileRegistry } from '../lease/file-registry.ts';
-import { subnetKey } from '../lease/lease.ts';
+import { type LeaseSubnets, sameSubnets, subnetKey } from '../lease/lease.ts';
 import { type Registry, registryCodeOf } from '../lease/registry.ts';
+import { previousSubnetOf, readSubnetEnv } from '../lease/subnet-env.ts';
 import { TulleError } from '../util/errors.ts';
 import { type Logger, silentLogger } from '../util/log.ts';
 import type { DaemonOptions } from './options.ts';
 
-export async function openRegistry(options: DaemonOptions['registry'], log: Logger): Promise<Registry> {
+/** `subnetFile`: the subnet.env of the node that starts, by which it knows its lease; absent for who only looks. */
+export async function openRegistry(
+  options: DaemonOptions['registry'],
+  log: Logger,
+  subnetFile?: string,
+): Promise<Registry> {
   if (options.kind === 'file') {
-    await refuseCorruptFiles(options.directory);
+    if (subnetFile !== undefined) await refuseCorruptLease(options.directory, subnetFile);
     return openFileRegistry(options.directory, { log });
   }
   if (options.kind === 'kubernetes') {
@@ -31,10 +37,12 @@ export function registryName(options: DaemonOptions['registry']): string {
 }
 
 /**
- * A running daemon skips a lease file that it cannot read: peers that are well must not suffer. At the start a person
- * is looking, and the file may be our own lease: better to stop and say so.
+ * A lease file that cannot be read is skipped with a warning: nodes that are well must not suffer. But where it is our
+ * own, pods of the last run have addresses of its subnet, and another one would do them no good: better to stop and say so.
  */
-async function refuseCorruptFiles(directory: string): Promise<void> {
+async function refuseCorruptLease(directory: string, subnetFile: string): Promise<void> {
+  const previous = previousSubnet(subnetFile);
+  if (previous === undefined) return;
   const reasons = new Map<string, string>();
   const listen: Logger = {
     ...silentLogger,
@@ -45,16 +53,26 @@ async function refuseCorruptFiles(directory: string): Promise<void> {
   const registry = openFileRegistry(directory, { log: listen });
   try {
     const { unreadable = [] } = await registry.list();
-    const [first] = unreadable;
-    if (first === undefined) return;
-    const file = `${directory}/subnets/${subnetKey(first)}`;
+    const own = unreadable.find(subnets => sameSubnets(subnets, previous));
+    if (own === undefined) return;
+    const file = `${directory}/subnets/${subnetKey(own)}`;
     const reason = reasons.get(file);
     const what = `the lease file ${file} is corrupt${reason === undefined ? '' : ` (${reason})`}`;
-    throw new TulleError('corrupt', `${what}: mend it, or remove it if its node is gone`);
+    throw new TulleError('corrupt', `${what}: mend it, or remove it to get a new lease`);
   } catch (error) {
-    // No directory yet is no corrupt file: the daemon waits for it.
-    if (registryCodeOf(error) !== 'no-config') throw error;
+    // A directory that is not there yet, or cannot be read just now, is no corrupt file: the daemon waits for it.
+    const code = registryCodeOf(error);
+    if (code !== 'no-config' && code !== 'unavailable') throw error;
   } finally {
     await registry.close();
+  }
+}
+
+function previousSubnet(subnetFile: string): LeaseSubnets | undefined {
+  try {
+    const { subnet, subnet6 } = previousSubnetOf(readSubnetEnv(subnetFile));
+    return subnet && { subnet, ...(subnet6 && { subnet6 }) };
+  } catch {
+    return undefined; // the daemon says so where it matters
   }
 }

@@ -109,12 +109,12 @@ t.test('what the machine or the registry lacks is one line and exit code 1, noth
       message: /config: Backend.Type "vxlan"/,
     },
     {
-      name: 'a corrupt lease file',
+      name: 'our own lease file is corrupt',
       conf: CONF,
       corrupt: '{"PublicIP":',
       message: /lease file \/.*10.5.7.0-24 is corrupt \(.*\): mend it, or remove it/,
     },
-    { name: 'an empty lease file', conf: CONF, corrupt: '', message: /10.5.7.0-24 is corrupt/ },
+    { name: 'our own lease file is empty', conf: CONF, corrupt: '', message: /10.5.7.0-24 is corrupt/ },
     {
       name: 'the health port is taken',
       conf: CONF,
@@ -124,8 +124,11 @@ t.test('what the machine or the registry lacks is one line and exit code 1, noth
   ];
   for (const { name, conf, args = ['-iface=nosuch0'], corrupt, message } of table) {
     const directory = leaseDirectory(t, conf);
-    if (corrupt !== undefined) writeFileSync(join(directory, 'leases/subnets', lease), corrupt);
-    const env = join(directory, 'run/subnet.env');
+    const env = join(directory, corrupt === undefined ? 'run/subnet.env' : 'subnet.env');
+    if (corrupt !== undefined) {
+      writeFileSync(join(directory, 'leases/subnets', lease), corrupt);
+      writeFileSync(env, 'FLANNEL_SUBNET=10.5.7.1/24\n');
+    }
     const { status, stdout, lines } = tulled([
       `-registry=file:${directory}/leases`,
       `-subnet-file=${env}`,
