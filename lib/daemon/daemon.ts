@@ -196,21 +196,27 @@ function leaseRequest(
   }
 }
 
-/** The lease. If the start fails after it, one that we made just now goes back; one that was ours before stays. */
+/**
+ * The lease. If the start fails after it, one that we made just now goes back; one that was ours before stays. A stop may
+ * come while the registry has made it and not yet answered: the undo waits for that, as long as undoing may take.
+ */
 async function acquireLease(run: Run, request: AcquireRequest): Promise<Lease> {
   const { options, log, stop, undo, manager, journal } = run;
   journal.start(request, registryName(options.registry));
-  const lease = await orStopped(manager.acquire(request, stop), stop);
-  journal.acquired(lease, request);
-  const isNew = lease.createRevision === lease.modRevision;
-  run.giveBack = isNew || options.releaseOnExit;
+  const acquiring = manager.acquire(request, stop).then(lease => {
+    journal.acquired(lease, request);
+    const isNew = lease.createRevision === lease.modRevision;
+    run.giveBack = isNew || options.releaseOnExit;
+    log.debug({ subnet: printSubnets(lease), isNew }, 'lease in hand');
+    return lease;
+  });
   undo.push('the lease', async () => {
-    if (!run.giveBack) return;
+    const lease = await acquiring.catch(() => undefined);
+    if (lease === undefined || !run.giveBack) return;
     await manager.release();
     journal.released(lease);
   });
-  log.debug({ subnet: printSubnets(lease), isNew }, 'lease in hand');
-  return lease;
+  return orStopped(acquiring, stop);
 }
 
 async function openOverlay(

@@ -104,6 +104,26 @@ t.test('--release-on-exit gives the lease back', async t => {
   t.equal(node.registry.leases.size, 0);
 });
 
+t.test('a stop before the registry has answered leaves no lease either', async t => {
+  let answer = (): void => {};
+  const answered = new Promise<void>(resolve => {
+    answer = resolve;
+  });
+  const node = await start(
+    fakes => {
+      fakes.registry.answers = answered;
+    },
+    { releaseOnExit: true },
+  );
+  t.equal(node.registry.leases.size, 1, 'it is made');
+  node.stop();
+  await node.clock.settle();
+  answer();
+  await node.end;
+  t.equal(node.daemon.outcome, 'stopped');
+  t.equal(node.registry.leases.size, 0);
+});
+
 t.test('peers come, change and go; our own lease is none', async t => {
   const node = await start(fakes => fakes.registry.put(peerLease(7, 3)));
   t.same([...node.state.peers.keys()], ['10.5.7.0-24'], 'the first snapshot is applied before ready');

@@ -29,6 +29,8 @@ export class FakeRegistry implements Registry {
   readonly leases = new Map<string, Lease>();
   readonly fail = new Map<string, Error>();
   readonly calls: string[];
+  /** What a lease's maker waits for before it is answered. */
+  answers: Promise<void> | undefined;
   conf: string | undefined = JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: 'tulle' } });
   #revision = 10;
   #watchers = new Set<(message: Snapshot | Events) => void>();
@@ -65,6 +67,7 @@ export class FakeRegistry implements Registry {
     this.#revision++;
     const made = { ...lease, expiresAtMs: 1, createRevision: this.#revision, modRevision: this.#revision };
     this.put(made);
+    await this.answers;
     return made;
   }
 
