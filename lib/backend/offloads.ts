@@ -2,7 +2,7 @@
  * The offloads that a node may use, each of which can be left out: to teach what it buys, or on a kernel where it is broken.
  * The transports are sets of them: `offload` uses all, `batch` and `dgram` none.
  */
-import type { Transport } from '../datapath/loop.ts';
+import type { Offload, Transport } from '../datapath/loop.ts';
 import { TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } from '../sys/sys.ts';
 import { TulleError } from '../util/errors.ts';
 
@@ -50,6 +50,14 @@ export function tunOffloadLadder({ checksum, tso, uso }: Offloads): number[] {
   return ladder.filter((bits, i) => i === 0 || bits !== ladder[i - 1]);
 }
 
+/**
+ * Whether to give the TUN coalesced UDP. A kernel that offers no USO does not take it either: both came with Linux 6.2
+ * (include/linux/virtio_net.h: VIRTIO_NET_HDR_GSO_UDP_L4). Where USO was not asked for, the first such write will tell.
+ */
+export function takesUdpRuns({ coalescing, uso }: Offloads, tunBits: number): boolean {
+  return coalescing && (!uso || (tunBits & TUN_F_USO4) !== 0);
+}
+
 /** Whether an offload is in use; `why` is for people, `reason` for programs. */
 export interface OffloadState {
   on: boolean;
@@ -63,7 +71,7 @@ export interface OffloadFacts {
   /** The TUN_F_ bits that the kernel accepted. */
   tunBits: number;
   /** What has not been refused since; undefined while no data path runs. */
-  alive: { trains: boolean; coalescing: boolean } | undefined;
+  alive: Record<Offload, boolean> | undefined;
 }
 
 const TUN_BITS: Partial<Record<OffloadName, number>> = {
@@ -88,5 +96,7 @@ function stateOf(name: OffloadName, { transport, without, tunBits, alive }: Offl
   if ((tunBits & bits) !== bits) return off('kernel-lacks', "this kernel's TUN device does not offer it");
   const refused = (name === 'trains' || name === 'coalescing') && alive?.[name] === false;
   if (refused) return off('kernel-refused', 'the kernel refused it once, and it is off since then');
+  if (name === 'coalescing' && alive?.['udp-coalescing'] === false)
+    return { on: true, reason: 'in-use', why: 'in use for TCP; this kernel does not take UDP super-packets' };
   return { on: true, reason: 'in-use', why: 'in use' };
 }

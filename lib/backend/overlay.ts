@@ -23,7 +23,14 @@ import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { type Backend, formatOf, overheadOf, overlayMtu, peerOf } from './backend.ts';
 import { openDevice } from './device.ts';
-import { type OffloadName, type OffloadState, offloadStates, offloadsOf, tunOffloadLadder } from './offloads.ts';
+import {
+  type OffloadName,
+  type OffloadState,
+  offloadStates,
+  offloadsOf,
+  takesUdpRuns,
+  tunOffloadLadder,
+} from './offloads.ts';
 import { type KernelRoute, watchUnderlayMtu } from './underlay-mtu.ts';
 
 export interface OverlayOptions {
@@ -161,6 +168,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         transport: options.transport,
         trains: offloads.trains,
         coalescing: offloads.coalescing,
+        udpCoalescing: takesUdpRuns(offloads, device.offloads),
         mtu,
         peers: [...peers.values()],
         deadline,

@@ -11,7 +11,15 @@ import { type DropReason, type FlowName, readDrops, readFlows } from './counters
 import type { Offload, Transport, WorkerInput, WorkerMessage } from './loop.ts';
 import { type Network, type Own, type Peer, PeerTable, subnetCount6Of, subnetCountOf } from './peers.ts';
 import { SideLink } from './side-link.ts';
-import { CONTROL_COALESCE_OFF, CONTROL_KEY, CONTROL_MTU, CONTROL_STOP, CONTROL_TRAINS_OFF, openSlab } from './slab.ts';
+import {
+  CONTROL_COALESCE_OFF,
+  CONTROL_KEY,
+  CONTROL_MTU,
+  CONTROL_STOP,
+  CONTROL_TRAINS_OFF,
+  CONTROL_UDP_COALESCE_OFF,
+  openSlab,
+} from './slab.ts';
 
 export interface DatapathOptions {
   network: Network;
@@ -24,6 +32,8 @@ export interface DatapathOptions {
   /** Whether to send trains, and to coalesce. */
   trains: boolean;
   coalescing: boolean;
+  /** Whether UDP may be coalesced, too. */
+  udpCoalescing: boolean;
   /** The overlay's MTU. */
   mtu: number;
   /** Whom it knows, and until when it may forward, from its first packet on. */
@@ -84,6 +94,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
   slab.control[CONTROL_MTU] = options.mtu;
   slab.control[CONTROL_TRAINS_OFF] = options.trains ? 0 : 1;
   slab.control[CONTROL_COALESCE_OFF] = options.coalescing ? 0 : 1;
+  slab.control[CONTROL_UDP_COALESCE_OFF] = options.udpCoalescing ? 0 : 1;
 
   const wakeHandle = openEventFd();
   const { network, own, format, transport, tun, udp, endpoint } = options;
@@ -170,6 +181,7 @@ export async function startDatapath(options: DatapathOptions): Promise<Datapath>
     offloads: () => ({
       trains: slab.control[CONTROL_TRAINS_OFF] === 0,
       coalescing: slab.control[CONTROL_COALESCE_OFF] === 0,
+      'udp-coalescing': slab.control[CONTROL_UDP_COALESCE_OFF] === 0,
     }),
     capture: new RingSource(slab.ring, options.network, () => {
       if (!stopping) wake(wakeHandle);

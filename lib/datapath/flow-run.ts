@@ -4,16 +4,33 @@
  * in either format: one write instead of many.
  *
  * The rules are those of net/ipv4/tcp_offload.c (tcp_gro_receive), udp_offload.c and inet_gro_receive: same addresses,
- * ports, TOS (IPv6: traffic class, flow label), TTL and DF; TCP with the next sequence number, the same acknowledgement and options and no flag but ACK and PSH;
- * every payload as long as the first, a shorter one ends the run, and so does PSH. A finished checksum is verified before
- * a packet may join: the run carries a partial one, so a damaged packet would be made good otherwise.
+ * ports, TOS (IPv6: traffic class, flow label), TTL and DF; TCP with the next sequence number, the same acknowledgement,
+ * window and options and no flag but ACK and PSH; every payload as long as the first, a shorter one ends the run, and so does
+ * PSH. Finished checksums, the IP header's too, are verified before a packet may join: the run gets new ones, so a damaged
+ * packet would be made good otherwise.
  */
 import { get16, get32 } from '../wire/bytes.ts';
 import { pseudoSum4, pseudoSum6 } from '../wire/checksum.ts';
 import { isIp6, rewriteSegment } from '../wire/either.ts';
-import { IP4_HEADER_BYTES, IP4_PROTOCOL, ip4FragmentWord, PROTOCOL_TCP, PROTOCOL_UDP } from '../wire/ip4.ts';
+import {
+  IP4_HEADER_BYTES,
+  IP4_PROTOCOL,
+  ip4FragmentWord,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  verifyIp4Checksum,
+} from '../wire/ip4.ts';
 import { IP6_HEADER_BYTES, IP6_NEXT_HEADER } from '../wire/ip6.ts';
-import { checkTcp, setTcpFlags, TCP_ACK, TCP_PSH, tcpFlags, tcpHeaderLength, tcpSequence } from '../wire/tcp.ts';
+import {
+  checkTcp,
+  setTcpFlags,
+  TCP_ACK,
+  TCP_PSH,
+  tcpFlags,
+  tcpHeaderLength,
+  tcpSequence,
+  tcpWindow,
+} from '../wire/tcp.ts';
 import { UDP_HEADER_BYTES, udpChecksum, udpLength } from '../wire/udp.ts';
 import {
   emitVnet,
@@ -24,7 +41,7 @@ import {
   VNET_HEADER_BYTES,
 } from '../wire/vnet.ts';
 import { type PacketTable, RUN_OF_PACKETS, RUN_OF_PARTIAL_PACKETS } from './packet-table.ts';
-import type { Slab } from './slab.ts';
+import { CONTROL_UDP_COALESCE_OFF, type Slab } from './slab.ts';
 
 /** The folded ones' complement sum of arena bytes plus `initial` (RFC 1071): lib/sys's `checksum` without its arena. */
 export type Sum = (offset: number, length: number, initial: number) => number;
@@ -119,11 +136,13 @@ export class FlowRun {
     // Options, extension headers and fragments are never joined (inet_gro_receive).
     const four = bytes[ip] === 0x45;
     if (four ? (ip4FragmentWord(bytes, ip) & 0x3fff) !== 0 : !isIp6(bytes, ip)) return -1;
+    if (four && !verifyIp4Checksum(bytes, ip)) return -1;
     const distance = four ? IP4_HEADER_BYTES : IP6_HEADER_BYTES;
     const l4 = ip + distance;
     const l4Length = total - distance;
     const protocol = this.#protocol(ip);
     if (protocol === PROTOCOL_UDP) {
+      if (this.#slab.control[CONTROL_UDP_COALESCE_OFF] !== 0) return -1;
       if (l4Length <= UDP_HEADER_BYTES || udpLength(bytes, l4) !== l4Length || udpChecksum(bytes, l4) === 0) return -1;
       return distance + UDP_HEADER_BYTES;
     }
@@ -145,6 +164,7 @@ export class FlowRun {
     const l4 = this.#l4(ip);
     const firstL4 = this.#l4(first);
     if (tcpSequence(bytes, l4) !== this.#sequence || get32(bytes, l4 + 8) !== get32(bytes, firstL4 + 8)) return false;
+    if (tcpWindow(bytes, l4) !== tcpWindow(bytes, firstL4)) return false; // an update would be lost
     for (let at = 20; at < headers - (l4 - ip); at += 4) {
       if (get32(bytes, l4 + at) !== get32(bytes, firstL4 + at)) return false;
     }

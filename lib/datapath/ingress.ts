@@ -7,7 +7,7 @@
  *   3. a packet is written as it is, behind a vnet header that is derived from what was parsed, never from the wire
  *   4. segments of one super-packet that follow each other without a gap are coalesced: one gathered write, with the
  *      first segment's headers rewritten for the whole run; a gap, another super-packet or the batch's end closes the run
- *   5. a refused coalesced write turns coalescing off, and its segments are written one by one
+ *   5. a refused coalesced write turns coalescing off (one of UDP only that of UDP), and its segments are written one by one
  *
  * Nothing is kept from one batch to the next: a run that is open at the end of a batch is closed there.
  * borrowed: every offset, until `take` returns.
@@ -47,6 +47,7 @@ import type { SideTraffic } from './side-traffic.ts';
 import {
   CONTROL_CLOCK,
   CONTROL_COALESCE_OFF,
+  CONTROL_UDP_COALESCE_OFF,
   FORMAT_TULLE,
   PEER_BYTES,
   PEER_FORMAT,
@@ -345,8 +346,10 @@ export class Ingress {
     this.#runTotal = totalLength(bytes, ip);
     this.#runPayload = available - inner;
     this.#runWord = get32(bytes, ip + l4 + 4);
-    this.#runLimit = protocolOf(bytes, ip) === PROTOCOL_TCP ? MAX_TCP_RUN : MAX_UDP_RUN;
-    if (this.#slab.control[CONTROL_COALESCE_OFF] !== 0) this.#closeRun();
+    const tcp = protocolOf(bytes, ip) === PROTOCOL_TCP;
+    this.#runLimit = tcp ? MAX_TCP_RUN : MAX_UDP_RUN;
+    const { control } = this.#slab;
+    if (control[CONTROL_COALESCE_OFF] !== 0 || (!tcp && control[CONTROL_UDP_COALESCE_OFF] !== 0)) this.#closeRun();
     return -1;
   }
 

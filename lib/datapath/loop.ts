@@ -7,7 +7,13 @@
 import { constants } from 'node:os';
 import { errnoName } from '../sys/sys.ts';
 import type { Network, Own } from './peers.ts';
-import { CONTROL_COALESCE_OFF, CONTROL_TRAINS_OFF, CONTROL_UNDERLAY_ERROR, type Slab } from './slab.ts';
+import {
+  CONTROL_COALESCE_OFF,
+  CONTROL_TRAINS_OFF,
+  CONTROL_UDP_COALESCE_OFF,
+  CONTROL_UNDERLAY_ERROR,
+  type Slab,
+} from './slab.ts';
 
 /** How datagrams cross: one at a time; batched system calls; or batches, trains and the TUN's offloads. */
 export type Transport = 'dgram' | 'batch' | 'offload';
@@ -29,8 +35,8 @@ export interface WorkerInput {
   endpoint: { address: string; port: number };
 }
 
-/** UDP_SEGMENT trains to the underlay; coalesced (GSO) writes to the TUN. */
-export type Offload = 'trains' | 'coalescing';
+/** UDP_SEGMENT trains to the underlay; coalesced (GSO) writes to the TUN, and those of UDP among them. */
+export type Offload = 'trains' | 'coalescing' | 'udp-coalescing';
 
 /** What the worker says. */
 export type WorkerMessage =
@@ -76,12 +82,17 @@ export function checkFault(where: 'tun' | 'underlay', result: number): void {
 /** Tells the main thread what changed since the last look: an offload that latched off, the underlay closed or open. */
 export class LoopNews {
   readonly #context: LoopContext;
-  readonly #known: [number, number, number];
+  readonly #known: [number, number, number, number];
 
   constructor(context: LoopContext) {
     const { control } = context.slab;
     this.#context = context;
-    this.#known = [control[CONTROL_TRAINS_OFF], control[CONTROL_COALESCE_OFF], control[CONTROL_UNDERLAY_ERROR]];
+    this.#known = [
+      control[CONTROL_TRAINS_OFF],
+      control[CONTROL_COALESCE_OFF],
+      control[CONTROL_UNDERLAY_ERROR],
+      control[CONTROL_UDP_COALESCE_OFF],
+    ];
   }
 
   /** Cheap enough for every turn. */
@@ -91,13 +102,16 @@ export class LoopNews {
     const trains = control[CONTROL_TRAINS_OFF];
     const coalescing = control[CONTROL_COALESCE_OFF];
     const error = control[CONTROL_UNDERLAY_ERROR];
-    if (trains === known[0] && coalescing === known[1] && error === known[2]) return;
+    const udpCoalescing = control[CONTROL_UDP_COALESCE_OFF];
+    if (trains === known[0] && coalescing === known[1] && error === known[2] && udpCoalescing === known[3]) return;
     const { say } = this.#context;
     if (trains !== known[0]) say({ kind: 'latched', offload: 'trains' });
     if (coalescing !== known[1]) say({ kind: 'latched', offload: 'coalescing' });
+    if (udpCoalescing !== known[3]) say({ kind: 'latched', offload: 'udp-coalescing' });
     if (error !== known[2]) say({ kind: 'underlay', code: error === 0 ? undefined : errnoName(error) });
     known[0] = trains;
     known[1] = coalescing;
     known[2] = error;
+    known[3] = udpCoalescing;
   }
 }

@@ -1,12 +1,11 @@
 /**
  * The table of packets for the TUN: gather entries, the packets over them, and what becomes of each. A refused coalesced
- * write turns coalescing off, and its segments are written one by one.
+ * write turns coalescing off (one of UDP only that of UDP), and its segments are written one by one.
  */
 import { constants } from 'node:os';
-import { isIp6, l4DistanceOf, protocolOf, rewriteSegment, totalLength } from '../wire/either.ts';
+import { isIp6, l4DistanceOf, protocolOf, rewriteSegment } from '../wire/either.ts';
 import { PROTOCOL_TCP } from '../wire/ip4.ts';
 import { TCP_CHECKSUM, TCP_CWR, tcpFlags } from '../wire/tcp.ts';
-import { HEADER_BYTES, tulleIndex } from '../wire/tulle.ts';
 import { UDP_CHECKSUM } from '../wire/udp.ts';
 import {
   emitVnet,
@@ -20,9 +19,18 @@ import {
   vnetChecksumOffset,
   vnetChecksumStart,
   vnetGsoSize,
+  vnetGsoType,
 } from '../wire/vnet.ts';
 import { dropIndex, flowIndex } from './counters.ts';
-import { CONTROL_COALESCE_OFF, IOV_WORDS, MAX_IOVS, MAX_PACKETS, PACKET_WORDS, type Slab } from './slab.ts';
+import {
+  CONTROL_COALESCE_OFF,
+  CONTROL_UDP_COALESCE_OFF,
+  IOV_WORDS,
+  MAX_IOVS,
+  MAX_PACKETS,
+  PACKET_WORDS,
+  type Slab,
+} from './slab.ts';
 
 /** Hands `packetCount` packets of the slab's table to the TUN, writes each one's status, returns how many it took. */
 export type WritePackets = (packetCount: number) => number;
@@ -137,7 +145,7 @@ export class PacketTable {
         if (segments > 1) counters[SUPER_PACKETS]++;
       } else if (segments > 1 && status === constants.errno.EINVAL) {
         // This kernel does not take such GSO writes after all: never again, and these segments are written one by one.
-        control[CONTROL_COALESCE_OFF] = 1;
+        control[this.#isUdp(at) ? CONTROL_UDP_COALESCE_OFF : CONTROL_COALESCE_OFF] = 1;
         if (this.#kinds[packet] === RUN_OF_SEGMENTS) this.#writeSegments(at, segments);
         else this.#writePackets(at, segments, this.#kinds[packet] === RUN_OF_PARTIAL_PACKETS);
       } else {
@@ -147,7 +155,17 @@ export class PacketTable {
     }
   }
 
-  /** Writes the segments of one refused run as packets of their own; each datagram still holds its own copy of the headers. */
+  /** Whether the run whose row begins at this word is one of UDP: its first gather entry begins with the vnet header. */
+  #isUdp(packet: number): boolean {
+    const { words, bytes } = this.#slab;
+    const vnet = words[(this.#slab.ingressIovsOffset >> 2) + words[packet] * IOV_WORDS];
+    return vnetGsoType(bytes, vnet) === VNET_GSO_UDP_L4;
+  }
+
+  /**
+   * Writes the segments of one refused run as packets of their own. In each datagram there is room for the headers, but of what
+   * came there only the first segment's were checked: all are made from those.
+   */
   #writeSegments(packet: number, segments: number): void {
     const { words, bytes } = this.#slab;
     const iovs = (this.#slab.ingressIovsOffset >> 2) + words[packet] * IOV_WORDS;
@@ -157,14 +175,13 @@ export class PacketTable {
     const firstIp = words[iovs] + VNET_HEADER_BYTES;
     const size = vnetGsoSize(bytes, firstIp - VNET_HEADER_BYTES);
     const inner = words[iovs + 1] - VNET_HEADER_BYTES - size;
+    for (let i = 1; i < segments; i++) bytes.copyWithin(words[iovs + i * IOV_WORDS] - inner, firstIp, firstIp + inner);
     for (let i = 0; i < segments; i++) {
       const iov = iovs + i * IOV_WORDS;
       const slice = i === 0 ? size : words[iov + 1];
       const ip = i === 0 ? firstIp : words[iov] - inner;
-      // The first header was rewritten for the run and begins at its first byte; the others are the super-packet's still.
-      const index = i === 0 ? 0 : tulleIndex(bytes, ip - HEADER_BYTES);
-      const isLast = i > 0 && inner + index * size + slice >= totalLength(bytes, ip);
-      writeRunHeaders(bytes, ip, inner, index, size, slice, isLast, 1);
+      // The headers are the run's, which has FIN and PSH only when it holds the super-packet's last byte.
+      writeRunHeaders(bytes, ip, inner, i, size, slice, i === segments - 1, 1);
       words[iov] = ip - VNET_HEADER_BYTES;
       words[iov + 1] = VNET_HEADER_BYTES + inner + slice;
       this.#writeOne(first + i, 1);

@@ -68,6 +68,8 @@ export const CONTROL_MAIL_PUT = 11;
 export const CONTROL_MAIL_TAKEN = 12;
 /** 1 while the main thread has been told of mail and has not looked yet. */
 export const CONTROL_MAIL_TOLD = 13;
+/** CONTROL_COALESCE_OFF for UDP alone: kernels before 6.2 take GSO writes of TCP only. */
+export const CONTROL_UDP_COALESCE_OFF = 14;
 const CONTROL_WORDS = 32;
 
 /** Values of the route table that are not a peer's number. */

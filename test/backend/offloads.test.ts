@@ -1,5 +1,5 @@
 import t from 'tap';
-import { OFFLOADS, offloadStates, offloadsOf, tunOffloadLadder } from '../../lib/backend/offloads.ts';
+import { OFFLOADS, offloadStates, offloadsOf, takesUdpRuns, tunOffloadLadder } from '../../lib/backend/offloads.ts';
 
 t.test('a transport is a set of offloads', async t => {
   t.ok(Object.values(offloadsOf('offload')).every(Boolean));
@@ -25,8 +25,16 @@ t.test('the TUN is asked for less and less', async t => {
   t.same(tunOffloadLadder(offloadsOf('batch')), []);
 });
 
+t.test('UDP is coalesced where the kernel takes it, as far as is known', async t => {
+  t.ok(takesUdpRuns(offloadsOf('offload'), 0x6f));
+  t.notOk(takesUdpRuns(offloadsOf('offload'), 0x0f), 'Linux before 6.2');
+  t.ok(takesUdpRuns(offloadsOf('offload', ['uso']), 0x0f), 'not asked for: it is tried');
+  t.notOk(takesUdpRuns(offloadsOf('offload', ['coalescing']), 0x6f));
+});
+
 t.test('each offload says why it is off', async t => {
-  const all = { transport: 'offload', without: [], tunBits: 0x6f, alive: { trains: true, coalescing: true } } as const;
+  const alive = { trains: true, coalescing: true, 'udp-coalescing': true };
+  const all = { transport: 'offload', without: [], tunBits: 0x6f, alive } as const;
   const reasons = (changes: object) =>
     Object.fromEntries(
       Object.entries(offloadStates({ ...all, ...changes })).flatMap(([name, { on, reason }]) =>
@@ -42,6 +50,8 @@ t.test('each offload says why it is off', async t => {
     uso: 'needs-checksum',
   });
   t.same(reasons({ tunBits: 0x0f }), { uso: 'kernel-lacks' });
-  t.same(reasons({ alive: { trains: false, coalescing: true } }), { trains: 'kernel-refused' });
+  t.same(reasons({ alive: { ...alive, trains: false } }), { trains: 'kernel-refused' });
+  const tcpAlone = offloadStates({ ...all, alive: { ...alive, 'udp-coalescing': false } }).coalescing;
+  t.match(tcpAlone, { on: true, reason: 'in-use', why: /for TCP; .* UDP/ });
   t.same(reasons({ alive: undefined }), {}, 'a data path that is made again begins without refusals');
 });

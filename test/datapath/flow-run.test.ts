@@ -1,11 +1,18 @@
 import { constants } from 'node:os';
 import t from 'tap';
-import { CONTROL_COALESCE_OFF, FORMAT_BARE } from '../../lib/datapath/slab.ts';
+import { CONTROL_COALESCE_OFF, CONTROL_UDP_COALESCE_OFF, FORMAT_BARE } from '../../lib/datapath/slab.ts';
 import { set16 } from '../../lib/wire/bytes.ts';
 import { setIp4Checksum, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
 import { finishL4Checksum4, verifyL4Checksum4 } from '../../lib/wire/l4.ts';
 import { TCP_ACK, TCP_FIN, TCP_PSH, tcpFlags, tcpSequence } from '../../lib/wire/tcp.ts';
-import { VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_HEADER_BYTES, vnetGsoSize, vnetGsoType } from '../../lib/wire/vnet.ts';
+import {
+  VNET_GSO_NONE,
+  VNET_GSO_TCPV4,
+  VNET_GSO_UDP_L4,
+  VNET_HEADER_BYTES,
+  vnetGsoSize,
+  vnetGsoType,
+} from '../../lib/wire/vnet.ts';
 import { pair } from '../support/node.ts';
 import { type PacketOptions, tcpPacket, tunRead, udpPacket } from '../support/packets.ts';
 import { prng, randomBytes } from '../support/prng.ts';
@@ -62,6 +69,7 @@ t.test('what a kernel would not join is not joined', async t => {
     ['another source', spoilt(segment(1), bytes => set16(bytes, 14, 0x0109))],
     ['another TTL', segment(1, { ttl: 9 })],
     ['another TOS', segment(1, { tos: 1 })],
+    ['another window', spoilt(segment(1), bytes => set16(bytes, 34, 9))],
     ['a fragment', spoilt(segment(1), bytes => set16(bytes, 6, 0x2000))],
     ['without DF', spoilt(segment(1), bytes => set16(bytes, 6, 0))],
     ['FIN', segment(1, { flags: TCP_ACK | TCP_FIN })],
@@ -81,6 +89,49 @@ t.test('a damaged packet is never made good', async t => {
   t.same(runs(written), [1, 1, 1]);
   t.notOk(verifyL4Checksum4(written[1].slice(VNET_HEADER_BYTES), 0), 'the pod sees that it is damaged');
   t.equal(written[1][0], 0, 'and the kernel is not told otherwise');
+
+  const header = segment(1);
+  header[10] ^= 1;
+  const rest = deliver([segment(0), header, segment(2)]);
+  t.same(runs(rest), [1, 1, 1]);
+  t.notOk(verifyIp4Checksum(rest[1], VNET_HEADER_BYTES), 'nor is a damaged IP header');
+});
+
+/** A kernel before 6.2: GSO writes of TCP only. */
+const tcpOnly = (bytes: Uint8Array): number => (vnetGsoType(bytes, 0) === VNET_GSO_UDP_L4 ? constants.errno.EINVAL : 0);
+
+t.test('a kernel that takes no coalesced UDP gets coalesced TCP all the same', async t => {
+  const datagrams = [0, 1, 2].map(() => udpPacket({ ...from1, payload: randomBytes(random, 300) }));
+  const segments = [segment(0), segment(1), segment(2)];
+  for (const known of [false, true]) {
+    let node: ReturnType<typeof pair>[1] | undefined;
+    let refused = 0;
+    const written = deliver([...datagrams, ...segments], b => {
+      node = b;
+      b.slab.control[CONTROL_UDP_COALESCE_OFF] = known ? 1 : 0;
+      b.refusePacket = bytes => {
+        if (tcpOnly(bytes) !== 0) refused++;
+        return tcpOnly(bytes);
+      };
+    });
+    t.same(runs(written).sort(), [1, 1, 1, 3], 'every datagram arrives');
+    t.equal(refused, known ? 0 : 1, known ? 'nothing is tried' : 'one write is refused');
+    t.equal(node?.slab.control[CONTROL_UDP_COALESCE_OFF], 1);
+    t.equal(node?.slab.control[CONTROL_COALESCE_OFF], 0);
+  }
+});
+
+t.test("the same for a UDP super-packet's segments", async t => {
+  const [a, b] = pair();
+  b.refusePacket = tcpOnly;
+  const udp = udpPacket({ ...from1, payload: randomBytes(random, 2_500), partial: true });
+  const tcp = tcpPacket({ ...from1, payload: randomBytes(random, 2_500), partial: true });
+  for (const round of ['refused', 'not tried again']) {
+    a.read([udp, tcp].map(packet => tunRead(packet, { segmentSize: 1_000 })));
+    b.receive(a.takeSent().map(({ datagrams }) => ({ from, datagrams })));
+    t.same(runs(b.takeWritten()).sort(), [1, 1, 1, 3], round);
+    t.equal(b.slab.control[CONTROL_COALESCE_OFF], 0);
+  }
 });
 
 t.test('a refused run is written packet by packet', async t => {

@@ -3,7 +3,7 @@ import t from 'tap';
 import { dropIndex, flowIndex, readDrops } from '../../lib/datapath/counters.ts';
 import { CONTROL_COALESCE_OFF, FORMAT_BARE } from '../../lib/datapath/slab.ts';
 import { finishPartial } from '../../lib/wire/checksum.ts';
-import { ip4TotalLength, setIp4Checksum, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
+import { formatAddress4, ip4Source, ip4TotalLength, setIp4Checksum, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
 import { verifyL4Checksum4 } from '../../lib/wire/l4.ts';
 import { TCP_ACK, TCP_CWR, TCP_FIN, TCP_PSH, tcpFlags, tcpSequence } from '../../lib/wire/tcp.ts';
 import { HEADER_BYTES } from '../../lib/wire/tulle.ts';
@@ -133,6 +133,21 @@ t.test('a refused coalesced write turns coalescing off, and every segment arrive
     t.same(Uint8Array.from(packets.flatMap(packet => [...packet.slice(40)])), payload);
     t.equal(b.slab.control[CONTROL_COALESCE_OFF], 1);
   }
+});
+
+t.test('of a refused run only headers that were checked are written', async t => {
+  const [a, b] = pair();
+  const payload = randomBytes(random, 2500);
+  a.read([tunRead(tcpPacket({ ...from1, payload, sequence: 5, partial: true }), { segmentSize: 1000 })]);
+  const [{ datagrams }] = a.takeSent();
+  for (const datagram of datagrams.slice(1)) datagram.set([10, 42, 9, 9], HEADER_BYTES + 12); // another node's pod
+  b.refusePacket = bytes => (vnetGsoType(bytes, 0) === VNET_GSO_NONE ? 0 : constants.errno.EINVAL);
+  cross([{ to: new Uint8Array(8), datagrams }], b);
+  const packets = b.takeWritten().flatMap(packetsOf);
+  t.equal(packets.length, 3);
+  t.ok(packets.every(packet => formatAddress4(ip4Source(packet, 0)) === '10.42.1.2'));
+  t.ok(packets.every(packet => verifyIp4Checksum(packet, 0) && verifyL4Checksum4(packet, 0)));
+  t.same(Uint8Array.from(packets.flatMap(packet => [...packet.slice(40)])), payload);
 });
 
 t.test('only what its sender may send is delivered', async t => {
