@@ -53,6 +53,7 @@ export async function lab(args: readonly string[]): Promise<number> {
     case 'ping':
     case 'tcp':
     case 'forge':
+    case 'trace':
     case 'restart':
     case 'stop':
       return (await import('./tool-command.ts')).labTool(verb, rest);

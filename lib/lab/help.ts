@@ -9,6 +9,7 @@ usage:
   tulle lab exec NODE|POD -- COMMAND  run a command inside a node or a pod; its exit code is passed on
   tulle lab fault add|list|remove     break the underlay on purpose: delay, loss, a small MTU, NAT, …
   tulle lab ping|tcp FROM TO          measure, without other programs
+  tulle lab trace FROM TO             follow one packet from place to place
   tulle lab forge FROM NODE           send forged datagrams, to see them refused
   tulle lab restart [NODE ...]        end daemons and start them again, with other flags; "lab stop" only ends one
   tulle lab status [--name NAME]      show the picture of the running lab again

@@ -1,8 +1,9 @@
 /** Lessons about trouble: a black hole, a duplicate lease, forged datagrams, a node that lost its registry. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { withRtnetlink } from '../netlink/netlink.ts';
 import { TulleError } from '../util/errors.ts';
+import { PcapngReader } from '../wire/pcapng-read.ts';
 import { leaseDirectory, nodeDirectory } from './cluster.ts';
 import { listFaults } from './fault.ts';
 import { readLeases } from './leases.ts';
@@ -67,6 +68,13 @@ export const BLACK_HOLE: Lesson = {
         if (!pings.some(note => note.bytes > HOLE_BYTES && note.received === 0)) return 'no long echo was lost yet';
         return pings.some(note => note.bytes < 1000 && note.received > 0) || 'no short echo came back yet';
       },
+    },
+    {
+      task: 'trace a packet of 1450 bytes, and see between which two places it ends',
+      hint: 'tulle lab trace pod1 pod2 --size 1450 --name lesson-3',
+      reached: ({ notes }) =>
+        notes.some(note => note.tool === 'trace' && note.size > HOLE_BYTES && note.reason === 'lost') ||
+        'no long packet was traced into the hole yet',
     },
     {
       task: 'see a TCP stream hang',
@@ -143,6 +151,20 @@ const refused = (reason: string, task: string, hint: string): Goal => ({
     `nothing was dropped as ${reason} yet`,
 });
 
+/** A capture of a lesson is small; a large file is something else. */
+const MOST_CAPTURE_BYTES = 16 << 20;
+
+/** What the captures in the lab's directory say of their packets. */
+function capturedComments({ directory }: LabState): string[] {
+  const comments: string[] = [];
+  for (const file of readdirSync(directory).filter(name => name.endsWith('.pcapng'))) {
+    const path = join(directory, file);
+    if (statSync(path).size > MOST_CAPTURE_BYTES) continue;
+    new PcapngReader({ packet: packet => void comments.push(...packet.comments) }).push(readFileSync(path));
+  }
+  return comments;
+}
+
 export const SPOOFED: Lesson = {
   number: 5,
   title: 'A spoofed datagram refused',
@@ -165,6 +187,13 @@ export const SPOOFED: Lesson = {
       'send datagrams as node1, key and all, with a source inside that is not of its subnet',
       'tulle lab forge switch node2 --as node1 --key right --source 10.42.250.7 --name lesson-5',
     ),
+    {
+      task: 'capture such a forgery on node2: the file says of each datagram why it was dropped',
+      hint: 'tulle capture --socket $(tulle lesson 5 --where)/node2/tulled.sock -w $(tulle lesson 5 --where)/forged.pcapng, and forge meanwhile',
+      reached: ({ state }) =>
+        capturedComments(state).some(comment => comment.startsWith('dropped: ingress-spoofed-source')) ||
+        `no capture in ${state.directory} (*.pcapng) has a packet that was dropped as ingress-spoofed-source`,
+    },
     {
       task: 'find the forgery that gets in: what must a sender know, and be able to do?',
       hint: 'leave out the wrong --source: address, key and source are right then, and nothing is dropped',
@@ -200,6 +229,13 @@ export const FENCED: Lesson = {
         const { drops } = await statusOf(scene.state, 'node1');
         return (drops['egress-fenced'] ?? 0) > 0 || 'nothing was dropped as egress-fenced';
       },
+    },
+    {
+      task: 'trace a packet while node1 is fenced, and see that it does not come far',
+      hint: 'tulle lab trace pod1 pod2 --name lesson-7',
+      reached: ({ notes }) =>
+        notes.some(note => note.tool === 'trace' && note.reason === 'egress-fenced') ||
+        'no packet was traced to the fence yet',
     },
     {
       task: 'heal the cut: node1 renews its lease, and pod1 reaches pod2 again',

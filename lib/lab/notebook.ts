@@ -27,6 +27,16 @@ export type Note =
       readonly to: string;
       readonly as: string | null;
       readonly drops: Readonly<Record<string, number>>;
+    }
+  | {
+      /** A packet that was sent. */
+      readonly tool: 'trace';
+      readonly from: string;
+      readonly to: string;
+      readonly size: number;
+      readonly outcome: string;
+      /** null: it was delivered, or nobody can tell. */
+      readonly reason: string | null;
     };
 
 /** Nobody measures more often than this by hand. */

@@ -1,7 +1,11 @@
 /** The lab's measuring tools: what a learner needs beside `lab exec`, on a machine that has no ping and no iperf. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { askTrace, exitCodeOf } from '../observe/trace/command.ts';
+import { checkQuestion } from '../observe/trace/packet.ts';
+import { printStory } from '../observe/trace/print.ts';
 import { codeOf, TulleError } from '../util/errors.ts';
 import { parseAddress4 } from '../wire/ip4.ts';
+import { controlSocket } from './cluster.ts';
 import { type Cost, costOf, costTable, sampleOf } from './cost.ts';
 import { forgedPacket, sendForged } from './forge.ts';
 import { measureTcp } from './measure.ts';
@@ -14,7 +18,7 @@ import { restartDaemon, stopDaemon } from './restart.ts';
 import { isInside, runBeside } from './rootless.ts';
 import { runningLab } from './running.ts';
 import { type LabState, stateRoot } from './state.ts';
-import { FORGE_HELP, PING_HELP, RESTART_HELP, STOP_HELP, TCP_HELP } from './tool-help.ts';
+import { FORGE_HELP, PING_HELP, RESTART_HELP, STOP_HELP, TCP_HELP, TRACE_HELP } from './tool-help.ts';
 
 interface Tool {
   readonly help: string;
@@ -55,6 +59,19 @@ export const TOOLS: Readonly<Record<string, Tool>> = {
       count: { numbers: [1, 10_000] },
     },
     run: runForge,
+  },
+  trace: {
+    help: TRACE_HELP,
+    table: {
+      ...COMMON,
+      json: { flag: true },
+      explain: { flag: true },
+      proto: { words: ['icmp', 'tcp', 'udp'] },
+      port: { numbers: [1, 65_535] },
+      size: { numbers: [1, 65_535] },
+      ttl: { numbers: [1, 255] },
+    },
+    run: runTrace,
   },
   restart: { help: RESTART_HELP, table: { ...COMMON, transport: { words: TRANSPORTS } }, run: runRestart },
   stop: { help: STOP_HELP, table: COMMON, run: runStop },
@@ -119,6 +136,29 @@ async function runTcp(state: LabState, options: ParsedOptions): Promise<number> 
   if (options.flags.has('json')) print(`${JSON.stringify({ from: from.name, to: to.name, seconds, gbps, costs })}\n`);
   else print(`${from.name} → ${to.name}  TCP for ${seconds} s: ${gbps} Gb/s\n\n${costTable(costs)}`);
   return 0;
+}
+
+async function runTrace(state: LabState, options: ParsedOptions): Promise<number> {
+  const [from, to, ...more] = [...options.positional, ...(options.rest ?? [])];
+  if (from === undefined || to === undefined || more.length > 0)
+    throw usageError('lab trace takes two places, for example: tulle lab trace pod1 pod2');
+  const { node, address: source } = placeOf(state, from);
+  if (node === undefined || node === from) throw usageError('lab trace begins at a pod: its node sends the packet');
+  const destination = parseAddress4(to) === undefined ? placeOf(state, to).address : to;
+  const { numbers, values, flags } = options;
+  const question = checkQuestion({
+    source,
+    destination,
+    protocol: values.get('proto') ?? 'icmp',
+    port: numbers.get('port'),
+    size: numbers.get('size'),
+    ttl: numbers.get('ttl'),
+  });
+  const story = await askTrace(controlSocket(state, node), question, flags.has('explain'));
+  const { outcome, reason = null } = story;
+  if (story.sent) writeNote(state, { tool: 'trace', from, to, size: question.size, outcome, reason });
+  print(flags.has('json') ? `${JSON.stringify(story)}\n` : printStory(story));
+  return exitCodeOf(story);
 }
 
 async function runForge(state: LabState, options: ParsedOptions): Promise<number> {

@@ -1,4 +1,5 @@
-/** The help texts of the lab's measuring tools: `tulle lab ping | tcp | forge | restart | stop`. */
+/** The help texts of the lab's measuring tools: `tulle lab ping | tcp | forge | trace | restart | stop`. */
+import { DEFAULT_SIZE, DEFAULT_TTL } from '../observe/trace/packet.ts';
 
 export const PING_HELP = `tulle lab ping: echoes from one place of the lab to another, without ping(8)
 
@@ -62,6 +63,34 @@ usage: tulle lab forge FROM NODE [options]
                        tulle lab forge --help
 
 It prints by how much each of the node's drop counters rose.
+`;
+
+export const TRACE_HELP = `tulle lab trace: follow one packet from a pod of the lab to another place of it, as "tulle trace" does
+
+usage: tulle lab trace FROM TO [options]
+
+  FROM               a pod, whose node sends the packet
+                       tulle lab trace pod1 pod2
+  TO                 a pod, or any IPv4 address
+                       tulle lab trace pod1 10.42.77.1
+  --proto NAME       icmp (default), tcp or udp
+                       tulle lab trace pod1 pod2 --proto tcp
+  --port N           the destination port of tcp and udp
+                       tulle lab trace pod1 pod2 --proto tcp --port 80
+  --size N           bytes of the whole packet, IP header included (default ${DEFAULT_SIZE})
+                       tulle lab trace pod1 pod2 --size 1450
+  --ttl N            its TTL (default ${DEFAULT_TTL})
+                       tulle lab trace pod1 pod2 --ttl 1
+  --explain          send nothing: say what would happen
+                       tulle lab trace pod1 pod2 --explain
+  --name LAB         which lab (default "lab")
+                       tulle lab trace pod1 pod2 --name lesson-3
+  --json             one JSON object
+                       tulle lab trace pod1 pod2 --json
+  --help             this text
+                       tulle lab trace --help
+
+Exit code 0 delivered, 1 stopped, 2 nobody can tell.
 `;
 
 export const RESTART_HELP = `tulle lab restart: end the daemons of a running lab and start them again, with other flags if you like

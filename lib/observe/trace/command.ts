@@ -52,16 +52,25 @@ export async function runTraceCommand(args: readonly string[], face: TraceFace):
   }
   const { socket, json, explain, question } = wanted;
   try {
-    const body = { ...question, explain };
-    const story = (await askControl(socket, { path: '/trace', body, timeoutMs: TIMEOUT_MS })) as Story;
+    const story = await askTrace(socket, question, explain);
     face.out(json ? `${JSON.stringify(story)}\n` : printStory(story));
-    if (story.outcome === 'delivered') return EXIT_DELIVERED;
-    return story.outcome === 'stopped' ? EXIT_STOPPED : EXIT_UNKNOWN;
+    return exitCodeOf(story);
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
     face.error(`tulle: ${messageOf(error)}\n`);
     return EXIT_UNKNOWN;
   }
+}
+
+/** The story of one packet, by the daemon at that socket. @throws TulleError of the daemon or the way to it */
+export async function askTrace(socket: string, question: TraceQuestion, explain: boolean): Promise<Story> {
+  const body = { ...question, explain };
+  return (await askControl(socket, { path: '/trace', body, timeoutMs: TIMEOUT_MS })) as Story;
+}
+
+export function exitCodeOf({ outcome }: Story): number {
+  if (outcome === 'delivered') return EXIT_DELIVERED;
+  return outcome === 'stopped' ? EXIT_STOPPED : EXIT_UNKNOWN;
 }
 
 /** Undefined: help was asked for. */
