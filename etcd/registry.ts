@@ -162,6 +162,7 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
       // Our first attempt, whose answer was lost, left our value on our etcd lease.
       const mine = response.repeated && !unchanged && kv !== undefined && kv.lease === id && kv.value.equals(value);
       if (!mine) {
+        leases.attach(key, undefined); // whoever wrote it hung it on an etcd lease of his own
         await leases.dropIfEmpty(id, until);
         throw kv === undefined ? missing(lease) : conflict(lease);
       }
@@ -195,7 +196,12 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
       },
       until,
     );
-    if (!response.succeeded && keyInFailure(response) !== undefined) return false;
+    if (!response.succeeded && keyInFailure(response) !== undefined) {
+      const left = leases.leaseOf(key);
+      leases.attach(key, undefined);
+      if (left !== undefined) await leases.dropIfEmpty(left, until);
+      return false;
+    }
     const before = response.succeeded
       ? response.responses[0].response_delete_range.prev_kvs[0]?.lease
       : leases.leaseOf(key);

@@ -62,10 +62,13 @@ export function misfit(lease: LeaseSubnets): TulleError {
 
 /** Two nodes with one address: without a lease of our own there is nothing that we may do. */
 export function addressConflict({ attributes }: LeaseRequest, conflict: Lease): TulleError {
+  const nodeId = nodeIdOf(conflict);
+  const also = nodeId === undefined ? ', and another process keeps it' : '';
+  const takeOver = nodeId === undefined ? '' : ', or take that lease over with --node-id';
   return new TulleError(
     'address-conflict',
-    `${attributes.PublicIP} is also the PublicIP of ${holderOf(conflict)}: ` +
-      'give each node its own address (-iface, -public-ip), or take that lease over with --node-id',
+    `${attributes.PublicIP} is also the PublicIP of ${holderOf(conflict)}${also}: ` +
+      `give each node its own address (-iface, -public-ip)${takeOver}`,
   );
 }
 

@@ -210,6 +210,33 @@ t.test(
   },
 );
 
+t.test('B7 with Backend udp, whose leases name no node: who runs keeps its lease, who comes back gets it', async t => {
+  const made = await bench(t);
+  const udp = { ...requestOf('', '10.0.2.15'), attributes: { PublicIP: '10.0.2.15', PublicIPv6: null } };
+  const registry = made.registry();
+  const manager = new LeaseManager({ registry });
+  const first = await manager.acquire({ ...udp, nodeId: 'alpha' });
+  const kept = keep(t, registry, manager);
+  const second = made.registry();
+  await t.rejects(new LeaseManager({ registry: second }).acquire({ ...udp, nodeId: 'beta' }), {
+    code: 'address-conflict',
+    message:
+      /10\.0\.2\.15 is also the PublicIP of the lease 10\.5\.\d+\.0\/24 of node 10\.0\.2\.15, and another process/,
+  });
+  await second.close();
+  t.equal(manager.fenced, false);
+  t.equal(manager.lease?.createRevision, first.createRevision, 'the same lease as before');
+  t.notOk(kept.kinds().includes('lost'));
+  t.equal(await etcdLeases(made), 1, 'nothing is left of the second');
+
+  // The machine reboots, and with it goes its subnet.env.
+  await kept.stop();
+  await registry.close();
+  const again = await new LeaseManager({ registry: made.registry() }).acquire({ ...udp, nodeId: 'alpha' });
+  t.equal(subnetKey(again), subnetKey(first));
+  t.equal(await etcdLeases(made), 1);
+});
+
 t.test('B9: no TimeToLive call for each key of a list, nor for each event of a watch', async t => {
   const made = await bench(t);
   const count = 300;
