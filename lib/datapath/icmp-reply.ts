@@ -149,9 +149,11 @@ export class IcmpReply {
     const { bytes } = this.#slab;
     const total = totalLength(bytes, ip);
     if (checkSuperHeaders(bytes, ip, total) !== 0) return ip;
+    const inner = superHeaderLength(bytes, ip);
+    // Extension headers can be longer than what is quoted: then there is no L4 header in it to be rewritten.
+    if (inner > ICMP6_ERROR_MAX_BYTES) return ip;
     const copy = this.#slab.repliesOffset + SLOTS * REPLY_BYTES;
     bytes.copyWithin(copy, ip, ip + Math.min(total, ICMP6_ERROR_MAX_BYTES));
-    const inner = superHeaderLength(bytes, ip);
     const payload = Math.min(segmentSize, total - inner);
     rewriteSegment(bytes, copy, inner, 0, segmentSize, payload, payload === total - inner);
     return copy;

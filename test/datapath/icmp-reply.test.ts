@@ -16,7 +16,7 @@ import {
   setIp4Checksum,
   verifyIp4Checksum,
 } from '../../lib/wire/ip4.ts';
-import { checkIp6, formatAddress6 } from '../../lib/wire/ip6.ts';
+import { checkIp6, formatAddress6, HEADER_DESTINATION_OPTIONS } from '../../lib/wire/ip6.ts';
 import { verifyL4Checksum4, verifyL4Checksum6 } from '../../lib/wire/l4.ts';
 import { HEADER_BYTES, KIND_PACKET, tulleKind } from '../../lib/wire/tulle.ts';
 import { VNET_HEADER_BYTES } from '../../lib/wire/vnet.ts';
@@ -118,6 +118,25 @@ t.test('a report is short, and a super-packet is quoted as its first segment', a
   const [report] = told(t, b);
   t.equal(report.packet.length, 1280);
   t.equal((report.quoted[4] << 8) | report.quoted[5], 1420);
+});
+
+t.test('of extension headers longer than a report nothing is written beside the quotation', async t => {
+  const a = six();
+  const base = tcpPacket({ ...to2six, ttl: 1, partial: true, payload: randomBytes(random, 30_000) });
+  const extension = new Uint8Array(2_048);
+  extension.set([base[6], 255]); // its own length in units of 8 bytes beyond the first (RFC 8200 §4.6)
+  const packet = Uint8Array.from([...base.slice(0, 40), ...extension, ...base.slice(40)]);
+  packet[6] = HEADER_DESTINATION_OPTIONS;
+  set16(packet, 4, packet.length - 40);
+  const beside = a.slab.bytes.subarray(a.slab.errandsOffset, a.slab.errandsOffset + 4_096).fill(0xaa);
+  a.read([tunRead(packet, { segmentSize: 1_000 })]);
+  const [{ type, quoted }] = told(t, a);
+  t.equal(type, 3);
+  t.same(quoted, packet.slice(0, quoted.length));
+  t.ok(
+    beside.every(byte => byte === 0xaa),
+    'a canary',
+  );
 });
 
 t.test('nothing is said about what must not be answered', async t => {
