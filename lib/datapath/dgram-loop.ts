@@ -19,7 +19,7 @@ import {
 } from '../sys/sys.ts';
 import { get16 } from '../wire/bytes.ts';
 import { TapSwitch } from './capture-tap.ts';
-import { countBatch, flowIndex } from './counters.ts';
+import { countBatch, dropIndex, flowIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import type { Sum } from './flow-run.ts';
 import type { WriteReplies } from './icmp-reply.ts';
@@ -46,6 +46,12 @@ const TURN = 64;
 /** The bytes that may wait inside the socket; beyond that the kernel is the bottleneck and packets are dropped and counted. */
 const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
 
+/** Hears what became of one datagram. */
+type SendDone = (error: Error | null) => void;
+
+const DATAGRAMS = flowIndex('egress-datagrams');
+const TOO_BIG = dropIndex('egress-too-big');
+const SEND_FAILED = dropIndex('egress-send-failed');
 const EGRESS_BATCHES = flowIndex('egress-batches');
 const EGRESS_SIZES = flowIndex('egress-batches-1');
 const INGRESS_BATCHES = flowIndex('ingress-batches');
@@ -70,14 +76,28 @@ export async function runDgramLoop({ slab, input, say }: LoopContext): Promise<v
   const write: WritePackets = count => writeRows(slab.packetsOffset, count, slab.ingressIovsOffset);
   const { network, own, format } = input;
   const writeReplies: WriteReplies = count => writeRows(slab.replyPacketsOffset, count, slab.replyIovsOffset);
-  const send: SendMessages = count => {
-    const left = sendSingly(slab, socket, count);
-    slab.tap?.sent(count);
-    return left;
+  const sender =
+    (done: SendDone): SendMessages =>
+    count => {
+      const left = sendSingly(slab, socket, count, done);
+      slab.tap?.sent(count);
+      return left;
+    };
+  /** A packet was counted as one that left, before Node had tried. */
+  const recount: SendDone = error => {
+    if (error === null) return;
+    counters[DATAGRAMS]--;
+    counters[codeOf(error) === 'EMSGSIZE' ? TOO_BIG : SEND_FAILED]++;
   };
+  const send = sender(recount);
   const pathTo = pathLookup(slab);
   const egress = new Egress(slab, { network, own, format, send, sum, writeReplies, pathTo, now: monotonicMs });
-  const side = new SideTraffic(slab, { network, send, now: monotonicMs, tell: () => say({ kind: 'mail' }) });
+  const side = new SideTraffic(slab, {
+    network,
+    send: sender(() => {}),
+    now: monotonicMs,
+    tell: () => say({ kind: 'mail' }),
+  });
   const ingress = new Ingress(slab, network, own, write, sum, side);
 
   const capture = new TapSwitch(slab, network, monotonicMs);
@@ -146,7 +166,7 @@ function faultOf(result: number): LoopFault | undefined {
 const codeOf = (error: Error): string => ('code' in error ? String(error.code) : 'EIO');
 
 /** Sends each message as one datagram; the socket keeps the bytes until it has sent them, so each is a copy. */
-function sendSingly(slab: Slab, socket: Socket, count: number): number {
+function sendSingly(slab: Slab, socket: Socket, count: number, done: SendDone): number {
   const { words, bytes } = slab;
   let left = 0;
   for (let message = 0; message < count; message++) {
@@ -162,13 +182,11 @@ function sendSingly(slab: Slab, socket: Socket, count: number): number {
     }
     const endpoint = words[at + 3];
     // An error of one datagram (EMSGSIZE, EHOSTUNREACH) comes later, when the message is gone; it is not a fault of the loop.
-    socket.send(Buffer.concat(parts), get16(bytes, endpoint + 2), addressText(slab, endpoint), ignoreError);
+    socket.send(Buffer.concat(parts), get16(bytes, endpoint + 2), addressText(slab, endpoint), done);
     left++;
   }
   return left;
 }
-
-const ignoreError = (): void => {};
 
 /** Puts one received datagram where a batched receive would have put it: slot 0 and record 0. */
 function placeDatagram(slab: Slab, datagram: Uint8Array, from: RemoteInfo): void {

@@ -99,6 +99,18 @@ for (const transport of ['offload', 'dgram'] as const) {
   });
 }
 
+t.test('the plain transport counts what did not leave', async t => {
+  const nodes = twoNodes();
+  t.teardown(nodes.remove);
+  const one = await nodes.start(1, { transport: 'dgram' });
+  one.apply([{ kind: 'add', lease: leaseOf(2) }]);
+  withRtnetlink(nodes.namespaces[0], netlink => netlink.setLink('eth0', { up: false }));
+  await ping(nodes.namespaces[0], addressOf(2), { count: 3, intervalMs: 1, timeoutMs: 10 });
+  t.ok(await until(() => one.drops()['egress-send-failed'] === 3));
+  t.equal(one.counters()['egress-datagrams'], 0);
+  await one.stop();
+});
+
 t.test('traffic resumes by itself when the underlay does, with one line each way', async t => {
   const nodes = twoNodes();
   t.teardown(nodes.remove);
