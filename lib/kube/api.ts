@@ -7,7 +7,7 @@ import { Agent, request as httpsRequest } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf } from '../util/errors.ts';
 import type { Credentials } from './credentials.ts';
-import { ApiFailure, failureOf, type Purpose, unreachable } from './failure.ts';
+import { ApiFailure, failureOf, isTlsFailure, type Purpose, unreachable } from './failure.ts';
 
 export interface ApiOptions {
   credentials: Credentials;
@@ -96,24 +96,28 @@ export function createApi({ credentials, deadlineMs = defaultDeadlineMs, random 
   /** The head of a success. Repeats what a rotated token, a busy server or a stale connection may mend in time. */
   async function open(call: Call, own: boolean): Promise<IncomingMessage> {
     const until = performance.now() + deadlineMs;
-    let known = false;
+    let anew = false;
+    const readAnew = (): boolean => {
+      if (anew) return false;
+      anew = true;
+      credentials.forget();
+      return true;
+    };
     for (;;) {
       let response: IncomingMessage;
       try {
         response = await send(call, until, own);
       } catch (error) {
         if (error instanceof Stale) continue;
+        // The CA or the client certificate in a kubeconfig may have been replaced since it was read.
+        if (isTlsFailure(error) && readAnew()) continue;
         throw unreachable(credentials.server, error);
       }
       const { statusCode: status = 0 } = response;
       if (status >= 200 && status < 300) return response;
       const text = await textOf(response, until).catch(() => '');
       const failure = failureOf(credentials.server, call.purpose, status, text, response.headers['retry-after']);
-      if (status === 401 && !known) {
-        known = true;
-        credentials.forget(); // the token may have been rotated since it was read
-        continue;
-      }
+      if (status === 401 && readAnew()) continue; // the token may have been rotated since it was read
       const { retryAfterMs } = failure;
       if (retryAfterMs === undefined || performance.now() + retryAfterMs >= until || own) throw failure;
       await sleep(retryAfterMs * (1 + random() / 4), undefined, signalOf(call));

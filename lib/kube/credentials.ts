@@ -16,9 +16,12 @@ export interface ApiPlace {
 export interface Credentials {
   /** "https://10.96.0.1:443" and, where the API server is below a path, that path, without a "/" at its end. */
   readonly server: string;
-  /** What a request needs beside its own: CA, client certificate, token. Files are read anew, so what was rotated counts. */
+  /**
+   * What a request needs beside its own: CA, client certificate, token. Certificates in files of their own are read anew each time
+   * and a token in a file each minute; what stands in the kubeconfig itself only after `forget`.
+   */
   options(): Promise<RequestOptions>;
-  /** The server did not know us: read everything again before the next request, tokens that are cached too. */
+  /** The server did not know us, or we not the server: read everything again before the next request, the kubeconfig too. */
   forget(): void;
 }
 

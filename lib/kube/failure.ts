@@ -115,11 +115,17 @@ const plainReasons: readonly [RegExp, () => string][] = [
   [/ETIMEDOUT|timed out|timeout/i, () => 'no answer in time'],
 ];
 
+/** Whether the two sides do not trust each other's certificates, which another certificate or CA may mend. */
+export const isTlsFailure = (error: unknown): boolean => plainReasonOf(error)?.startsWith('TLS: ') ?? false;
+
+function plainReasonOf(error: unknown): string | undefined {
+  const text = `${codeOf(error) ?? ''} ${messageOf(error)}`;
+  return plainReasons.find(([pattern]) => pattern.test(text))?.[1]();
+}
+
 /** The error for a call that got no answer: connection, TLS, deadline, credentials that cannot be read. */
 export function unreachable(server: string, error: unknown): RegistryError {
   if (error instanceof RegistryError) return error;
-  const text = `${codeOf(error) ?? ''} ${messageOf(error)}`;
-  const plain = plainReasons.find(([pattern]) => pattern.test(text));
-  const reason = plain === undefined ? messageOf(error).replace(/\s+/g, ' ').trim() : plain[1]();
+  const reason = plainReasonOf(error) ?? messageOf(error).replace(/\s+/g, ' ').trim();
   return new ApiFailure('unavailable', `the API server at ${server} does not answer: ${reason}`, { cause: error });
 }

@@ -176,6 +176,17 @@ t.test('TLS', { skip: hasOpenssl ? false : 'there is no openssl here' }, async t
     ['elsewhere', ca, /its certificate is for another name or address/],
     ['past', ca, /its certificate has expired: is the clock right\? Here it is 20\d\d-/],
   ];
+  const bench = await openBench(t, { tls: { cert: read('good.crt'), key: read('good.key') } });
+  const file = join(bench.directory, 'kubeconfig');
+  const write = (name: string): void => {
+    const inline = { 'certificate-authority-data': Buffer.from(read(name)).toString('base64') };
+    writeFileSync(file, kubeconfig(bench.api.url, { cluster: inline }));
+  };
+  write('other.crt');
+  const registry = bench.registry(undefined, { kubeconfigFile: file, deadlineMs: 20_000 });
+  await t.rejects(registry.list(), { message: /not signed by the CA/ });
+  write('ca.crt');
+  t.equal((await registry.list()).leases.length, 0, 'a CA in the kubeconfig that was replaced');
   for (const [name, cluster, message] of cases) {
     await t.rejects(attempt(name, cluster), { code: 'unavailable', message }, `${name}: ${message}`);
   }
