@@ -31,8 +31,11 @@ export interface Api {
   readonly server: string;
   /** The body of a success. Throws ApiFailure: 'denied', 'missing' (404), 'conflict' (409), 'unavailable'. */
   request(call: Call): Promise<unknown>;
-  /** The body line by line; ends when the server ends it. Throws ApiFailure, also after `idleMs` without a byte. */
-  lines(call: Call, idleMs: number, onOpen?: () => void): AsyncGenerator<string>;
+  /**
+   * First '' as soon as the server has said yes, then the body line by line; ends when the server ends it. Throws ApiFailure, also
+   * after `idleMs` without a byte.
+   */
+  lines(call: Call, idleMs: number): AsyncGenerator<string>;
   /** Milliseconds that the last call took, and when the server last answered anything (performance.now()). */
   readonly health: { latencyMs: number | undefined; answeredAt: number | undefined };
   close(): void;
@@ -158,16 +161,16 @@ export function createApi({ credentials, deadlineMs = defaultDeadlineMs, random 
         throw new ApiFailure('unavailable', `the API server at ${credentials.server} answers what is not JSON`);
       }
     },
-    async *lines(call, idleMs, onOpen) {
+    async *lines(call, idleMs) {
       const response = await open(call, true);
-      onOpen?.();
       let timer: NodeJS.Timeout | undefined;
       const alive = (): void => {
         clearTimeout(timer);
         timer = setTimeout(() => response.destroy(new Error(`nothing came for ${idleMs / 1000} s: timed out`)), idleMs);
       };
-      alive();
       try {
+        yield '';
+        alive();
         const decoder = new TextDecoder();
         let rest = '';
         for await (const chunk of response as AsyncIterable<Buffer>) {

@@ -7,6 +7,9 @@
 // - The server is away, busy (429, Retry-After) or does not know us any more: wait, longer each time, and go on from the
 //   version that was seen last. What is known stays in force meanwhile.
 // - It comes back and thousands of nodes come at once: every wait is drawn at random, also the one before a list.
+// - It says yes to a watch and ends it at once, again and again: only a watch that brought something, or lived for a while, ends
+//   the waiting that grows.
+// - It lets us list and not watch: nothing is told before the first watch is allowed, or a node would be ready and never follow.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Events, LeaseEvent, Snapshot, WatchTrouble } from '../lease/registry.ts';
 import { RegistryError } from '../lease/registry.ts';
@@ -23,10 +26,13 @@ export interface FollowTimes {
   idleMs: number;
   /** The server is asked to end a watch after this to twice this. */
   watchSeconds: number;
-  /** Before a list that follows a gap: drawn from 0 to this. */
+  /** Before a list that follows a gap: drawn from 0 to this, or to more in a large cluster. */
   spreadMs: number;
+  /** Of waits that grow. */
   firstPauseMs: number;
   longestPauseMs: number;
+  /** A watch that lived for so long counts as one that works, though no node changed and no bookmark came. */
+  provenMs: number;
 }
 
 /** Bookmarks come once a minute; client-go, too, asks for five to ten minutes. */
@@ -36,6 +42,7 @@ export const usualTimes: FollowTimes = {
   spreadMs: 5000,
   firstPauseMs: 500,
   longestPauseMs: 30_000,
+  provenMs: 60_000,
 };
 
 export interface FollowOptions {
@@ -60,6 +67,11 @@ const pageSize = 500;
 const mostListings = 3;
 const reminderMs = 60_000;
 const shortestWatchMs = 500;
+/** A gap is one of all N nodes, and each lists N nodes: within a minute 5,000 ask for 800 pages a second. */
+const spreadPerNodeMs = 12;
+
+/** How long the wait before a list may be in a cluster of so many nodes; drawn at random below that. */
+export const spreadOf = (nodes: number, spreadMs: number): number => Math.max(spreadMs, nodes * spreadPerNodeMs);
 
 /** The server cannot tell what happened since the version that we know. */
 class Gap extends Error {}
@@ -116,13 +128,14 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
       const seconds = Math.round((performance.now() - awaySince) / 1000);
       log.info({ server: api.server, seconds, nodes: table.size }, 'the API server is back: watching nodes again');
     }
-    onTrouble?.(undefined);
     awaySince = undefined;
     saidAt = Number.NEGATIVE_INFINITY;
     pauseMs = firstPauseMs;
   };
 
-  if (version !== undefined) yield table.snapshot(versions.revisionOf(version));
+  // The first snapshot, until the first watch was tried: one that is refused must not look like one that works.
+  let held = true;
+  const snapshot = (): Snapshot => table.snapshot(versions.revisionOf(version!));
   while (!signal.aborted) {
     try {
       if (version === undefined) {
@@ -137,13 +150,20 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
         table.replace(list.nodes);
         for (const facts of list.nodes) onNode?.(facts);
         version = list.version;
-        isBack();
-        yield table.snapshot(versions.revisionOf(version));
+        if (!held) yield snapshot();
       }
       if (doubtful) await checkPresent(api, versions);
       doubtful = false;
       const startedAt = performance.now();
       for await (const batch of watchFrom(version, options, isBack)) {
+        if (batch === 'open') {
+          onTrouble?.(undefined);
+          if (!held) continue;
+          held = false;
+          yield snapshot();
+          continue;
+        }
+        isBack();
         version = batch.version;
         for (const facts of batch.seen) onNode?.(facts);
         if (batch.events.length > 0) {
@@ -157,10 +177,15 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
       if (error instanceof Gap) {
         log.info({ reason: messageOf(error) }, 'the watch of nodes has a gap: listing them again');
         version = undefined;
-        await pause(random() * times.spreadMs);
+        await pause(random() * spreadOf(table.size, times.spreadMs));
         continue;
       }
       onTrouble?.(messageOf(error));
+      const isRefused = error instanceof ApiFailure && error.status === 403;
+      if (held && version !== undefined && !isRefused) {
+        held = false;
+        yield snapshot(); // the server went away in between: what it listed is known
+      }
       doubtful = true;
       const now = performance.now();
       awaySince ??= now;
@@ -169,7 +194,8 @@ export async function* followNodes(options: FollowOptions): AsyncGenerator<Snaps
       if (now - saidAt >= reminderMs || kind !== saidKind) {
         saidAt = now;
         saidKind = kind;
-        log.warn({ reason: messageOf(error) }, 'the watch of nodes is interrupted: going on with what is known');
+        const effect = held ? 'nobody is followed, so this node is not ready' : 'going on with what is known';
+        log.warn({ reason: messageOf(error) }, `the watch of nodes is interrupted: ${effect}`);
       }
       const asked = error instanceof ApiFailure ? (error.retryAfterMs ?? 0) : 0;
       await pause(asked + pauseMs * (0.5 + random()));
@@ -195,8 +221,8 @@ interface Batch {
   version: string;
 }
 
-/** One watch, until the server ends it. Throws Gap, and what `lines` throws. */
-async function* watchFrom(from: string, options: FollowOptions, onOpen: () => void): AsyncGenerator<Batch> {
+/** One watch, until the server ends it; `onProven` when it has lived for a while. Throws Gap, and what `lines` throws. */
+async function* watchFrom(from: string, options: FollowOptions, onProven: () => void): AsyncGenerator<Batch | 'open'> {
   const { api, table, read, signal, times, random } = options;
   const query = {
     watch: 'true',
@@ -205,9 +231,14 @@ async function* watchFrom(from: string, options: FollowOptions, onOpen: () => vo
     timeoutSeconds: String(Math.ceil(times.watchSeconds * (1 + random()))),
   };
   const call = { purpose: { verb: 'watch', resource: 'nodes' } as const, path: '/api/v1/nodes', query, signal };
-  const lines = api.lines(call, times.idleMs, onOpen);
+  let timer: NodeJS.Timeout | undefined;
   try {
-    for await (const line of lines) {
+    for await (const line of api.lines(call, times.idleMs)) {
+      if (line === '') {
+        timer = setTimeout(onProven, times.provenMs);
+        yield 'open';
+        continue;
+      }
       const { type, object } = eventOf(line, api.server);
       if (type === 'ERROR') throw errorOf(object, api.server);
       const version = versionOf(object);
@@ -221,6 +252,8 @@ async function* watchFrom(from: string, options: FollowOptions, onOpen: () => vo
   } catch (error) {
     if (error instanceof ApiFailure && isGone(error.status, error.message)) throw new Gap(error.message);
     throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

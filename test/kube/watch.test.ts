@@ -1,5 +1,6 @@
 // The watch of nodes: what a peer knows must be the truth again after whatever happened to the connection.
 import t from 'tap';
+import { spreadOf } from '../../lib/kube/follow.ts';
 import { ApiError, expired, tooManyRequests } from '../../lib/lab/kube-api/objects.ts';
 import { announced, follow, openBench, prefix, until } from './support.ts';
 
@@ -127,6 +128,56 @@ t.test('a watch that stalls without an end', async t => {
   t.ok(bench.lines.some(line => line.includes('no answer in time')));
 });
 
+t.test('a server that allows a watch and ends it at once: the waits grow, and it is said once', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  const peer = follow(t, bench.registry(undefined));
+  const said = (text: string): number => bench.lines.filter(line => line.includes(text)).length;
+  const watched = (): number => bench.api.asked.filter(ask => ask.verb === 'watch').length;
+  for (let round = 0; round < 5; round++) {
+    await until('the watch', () => bench.api.watches.size === 1);
+    const before = watched();
+    bench.api.dropConnections();
+    await until('another watch', () => watched() > before);
+  }
+  t.same([said('is interrupted'), said('is back')], [1, 0]);
+  await until('the watch', () => bench.api.watches.size === 1);
+  bench.write('node1', address('10.88.0.11'));
+  await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
+  t.same([said('is interrupted'), said('is back')], [1, 1], 'what it brings proves it');
+
+  const times = { spreadMs: 10, firstPauseMs: 10, longestPauseMs: 100, provenMs: 20 };
+  const quiet = await openBench(t);
+  follow(t, quiet.registry(undefined, { times }));
+  await until('the watch', () => quiet.api.watches.size === 1);
+  quiet.api.dropConnections();
+  await until('it is back', () => quiet.lines.some(line => line.includes('is back')));
+});
+
+t.test('the first snapshot waits for a watch that is refused, and for nothing else', async t => {
+  const bench = await openBench(t);
+  bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
+  let answer: ApiError | 'drop' | undefined = new ApiError(403, 'Forbidden', 'nodes is forbidden');
+  bench.api.options.intercept = ask => (ask.verb === 'watch' ? answer : undefined);
+  const refused = follow(t, bench.registry(undefined));
+  await until('it is said', () => bench.lines.some(line => line.includes('allow "watch" on "nodes"')));
+  t.match(bench.lines.join('\n'), /so this node is not ready/);
+  t.equal(refused.messages.length, 0);
+  answer = undefined;
+  await until('the snapshot', () => refused.messages.length === 1);
+  answer = 'drop';
+  const alone = follow(t, bench.registry(undefined));
+  await until('what was listed', () => alone.messages.length === 1);
+  t.same(alone.view(), ['10.42.1.0-24 10.88.0.1']);
+});
+
+t.test('the wait before a list grows with the cluster', async t => {
+  t.same(
+    [0, 3, 400, 5000].map(nodes => spreadOf(nodes, 5000)),
+    [5000, 5000, 5000, 60_000],
+  );
+});
+
 t.test('bookmarks keep a quiet watch alive and its version young', async t => {
   const bench = await openBench(t, { bookmarkMs: 20 });
   bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
@@ -207,13 +258,18 @@ t.test('a server that is too busy says when to come again', async t => {
 
 t.test('garbage on the stream', async t => {
   const bench = await openBench(t);
+  const watched = (): number => bench.api.asked.filter(ask => ask.verb === 'watch').length;
   bench.addNode('node1', ['10.42.1.0/24'], announced('node1', '10.88.0.1'));
   const peer = follow(t, bench.registry(undefined));
   await until('the watch', () => bench.api.watches.size === 1);
   for (const line of ['{"type":', '[]', 'null', '{"type":"ADDED","object":{}}', '{"type":"ADDED"}']) {
+    const before = watched();
+    bench.lines.length = 0;
     for (const watch of bench.api.watches) watch.send(`${line}\n`);
-    await until('another watch', () => bench.lines.filter(text => text.includes('sends no watch event')).length > 0);
-    await until('the watch', () => bench.api.watches.size === 1);
+    await until(`another watch after ${line}`, () => watched() > before && bench.api.watches.size === 1);
+    t.match(bench.lines.join('\n'), /^warn .*sends no watch event/, line);
+    bench.write('node1', address(`10.88.1.${before}`)); // it works, so the next trouble is a new one
+    await until('the write', () => peer.view().includes(`10.42.1.0-24 10.88.1.${before}`));
   }
   bench.write('node1', address('10.88.0.11'));
   await until('the new address', () => peer.view().includes('10.42.1.0-24 10.88.0.11'));
