@@ -38,7 +38,8 @@ t.test('a node in a cluster: announced, ready, and through the loss of the API s
 
   // It comes back with nothing in it but nodes of the same names, other UIDs and no annotations.
   await cluster.startApi();
-  await Promise.all([one.saw(/made again/), two.saw(/made again/)]);
+  // The waits have grown meanwhile, to 30 s and a half at the most.
+  await Promise.all([one, two].map(tulled => tulled.saw(/made again/, 60_000)));
   await until('the annotations', async () => JSON.stringify(await nodeOf(2)).includes('"10.88.0.2"'));
   await until(
     'the way to the pod',

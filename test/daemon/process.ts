@@ -10,8 +10,8 @@ export const { NODE_EXTRA_CA_CERTS: _, ...environment } = process.env;
 export interface Tulled {
   child: ChildProcess;
   stderr(): string;
-  /** Resolves when stderr matches; rejects with all of it when the process ends first, or after 20 s. */
-  saw(pattern: RegExp): Promise<void>;
+  /** Resolves when stderr matches; rejects with all of it when the process ends first, or after 20 s, or `ms`. */
+  saw(pattern: RegExp, ms?: number): Promise<void>;
   /** How it ended. */
   ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   /** Sends the signal; how it ended and after how many milliseconds. */
@@ -40,10 +40,10 @@ export function spawnTulled(args: string[], more: Record<string, string> = {}): 
     child,
     ended,
     stderr: () => text,
-    saw: pattern =>
+    saw: (pattern, ms = DEADLINE_MS) =>
       new Promise((resolve, reject) => {
         const fail = (why: string) => reject(new Error(`${why} before ${pattern}; it said:\n${text}`));
-        const deadline = setTimeout(() => fail('20 s passed'), DEADLINE_MS);
+        const deadline = setTimeout(() => fail(`${ms / 1000} s passed`), ms);
         heard = () => {
           const over = child.exitCode !== null || child.signalCode !== null;
           if (!pattern.test(text) && !over) return;
