@@ -1,9 +1,11 @@
 /** `tulle doctor …`: tulled's own flags say which underlay and registry, the rest is lib/observe/doctor/command.ts. */
+import { networkInterfaces } from 'node:os';
 import { environmentName, type FlagName, flags } from '../lib/daemon/flags.ts';
 import { daemonOptions } from '../lib/daemon/options.ts';
 import { type ParsedFlags, parseFlags } from '../lib/daemon/parse-flags.ts';
 import { openRegistry } from '../lib/daemon/registry.ts';
 import { type Lease, nodeIdOf } from '../lib/lease/lease.ts';
+import type { Registry } from '../lib/lease/registry.ts';
 import { DEFAULT_CONTROL_SOCKET } from '../lib/observe/control-client.ts';
 import { runDoctor } from '../lib/observe/doctor/command.ts';
 import type { PeerInput } from '../lib/observe/doctor/peers.ts';
@@ -12,7 +14,7 @@ import { silentLogger } from '../lib/util/log.ts';
 import { formatCidr4 } from '../lib/wire/cidr.ts';
 
 const UNDERLAY: readonly FlagName[] = ['iface', 'iface-regex', 'iface-can-reach', 'public-ip', 'node-id'];
-const ours = flags.filter(flag => flag.group === 'registry' || UNDERLAY.includes(flag.name));
+const ours = flags.filter(({ group, name }) => ['registry', 'kubernetes'].includes(group) || UNDERLAY.includes(name));
 
 export const DOCTOR_HELP = `tulle doctor: what of this machine, and of the way to its peers, keeps an overlay from working
 
@@ -54,16 +56,27 @@ export async function doctor(args: readonly string[]): Promise<number> {
 }
 
 /** The default registry is an etcd on this machine, which nobody may have: only one that was named is asked. */
-const namesRegistry = ({ given }: ParsedFlags): boolean => given.has('registry') || given.has('etcd-endpoints');
+const namesRegistry = ({ given, values }: ParsedFlags): boolean =>
+  given.has('registry') || given.has('etcd-endpoints') || values['kube-subnet-mgr'];
 
 async function peersOf({ registry: options, nodeId }: ReturnType<typeof daemonOptions>): Promise<PeerInput[]> {
-  const registry = await openRegistry(options, silentLogger);
+  const registry = await open(options);
   try {
     const { leases } = await registry.list();
-    return leases.filter(lease => nodeId === undefined || nodeIdOf(lease) !== nodeId).map(peerOf);
+    const own = new Set(Object.values(networkInterfaces()).flatMap(list => (list ?? []).map(({ address }) => address)));
+    const isOurs = (lease: Lease): boolean =>
+      own.has(lease.attributes.PublicIP) || (nodeId !== undefined && nodeIdOf(lease) === nodeId);
+    return leases.filter(lease => !isOurs(lease)).map(peerOf);
   } finally {
     await registry.close();
   }
+}
+
+/** To look, no node of Kubernetes needs to be us. */
+async function open(options: ReturnType<typeof daemonOptions>['registry']): Promise<Registry> {
+  if (options.kind !== 'kubernetes') return openRegistry(options, silentLogger);
+  const { openKubeRegistry } = await import('../lib/kube/registry.ts');
+  return openKubeRegistry({ ...options, log: silentLogger });
 }
 
 function peerOf(lease: Lease): PeerInput {

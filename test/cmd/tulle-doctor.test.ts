@@ -34,6 +34,22 @@ t.test('help, and what is no flag', async t => {
   t.match(wrong.stderr, /^tulle: --jsonn: there is no such flag: see "tulle doctor --help"\n$/);
 });
 
+t.test('a registry that does not answer is a finding, and the report is there', async t => {
+  for (const flag of ['-etcd-endpoints=http://127.0.0.1:1', '--registry=file:/nowhere/leases']) {
+    const { status, stdout, stderr } = doctor(undefined, '--json', '--socket', '/nowhere.sock', flag);
+    t.equal(status, 1, stderr);
+    const { findings, facts } = report(stdout);
+    t.match(
+      findings.find(({ code }) => code === 'registry-unreachable'),
+      { severity: 'error', check: 'peers', text: /^the registry cannot be read: \S/ },
+      flag,
+    );
+    t.ok(facts.nodeVersion && findings.some(({ code }) => code === 'no-daemon'));
+  }
+  const kube = doctor(undefined, '--json', '-kube-subnet-mgr', '-kube-api-url=http://127.0.0.1:1');
+  t.ok(codesOf(report(kube.stdout)).includes('registry-unreachable'), kube.stderr);
+});
+
 t.test('without root it says what it did not try', { skip }, async t => {
   const args = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, program, 'doctor', '--json'];
   const { stdout, stderr, error } = spawnSync('setpriv', args, { encoding: 'utf8', env: environment, timeout: 60_000 });
@@ -108,6 +124,21 @@ t.test('a node and its peers: one that is a machine without tulled, one that nob
   t.notOk(codesOf(during).includes('port-taken'), 'the port is its own');
   t.notOk(codesOf(during).includes('forwarding-off'));
   t.match(doctor(world.node, '-iface=eth0', '--socket', socket).stdout, /^ERROR .*\[peer-silent\]\n {9}\S.*\n/m);
+
+  t.comment('as somebody who may not ask it');
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, program];
+  const asked = withNamespace(world.node, () =>
+    spawnSync('setpriv', [...nobody, 'doctor', '--json', '-iface=eth0', '--socket', socket], {
+      encoding: 'utf8',
+      env: environment,
+      timeout: 60_000,
+    }),
+  );
+  if (asked.error === undefined && asked.stdout !== '') {
+    const found = codesOf(report(asked.stdout));
+    t.ok(found.includes('daemon-denied') && found.includes('port-held'), `${found}`);
+    t.notOk(found.includes('port-taken') || found.includes('no-daemon'), 'the healthy tulled is not accused');
+  }
 
   t.comment('somebody switches forwarding off, and gives the device another MTU');
   withNamespace(world.node, () => writeFileSync('/proc/sys/net/ipv4/ip_forward', '0'));

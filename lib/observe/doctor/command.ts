@@ -1,6 +1,6 @@
 /** `tulle doctor`: looks, judges, prints. Which flags there are is the program's matter (cmd/tulle-doctor.ts). */
 import type { InterfaceOptions } from '../../host/interface.ts';
-import { codeOf } from '../../util/errors.ts';
+import { codeOf, messageOf } from '../../util/errors.ts';
 import { askControl } from '../control-client.ts';
 import { printable } from '../printable.ts';
 import type { StatusDocument } from '../status.ts';
@@ -41,7 +41,7 @@ export async function runDoctor(options: DoctorOptions): Promise<number> {
 }
 
 async function examine({ socket, interface: wanted, peersOf }: DoctorOptions): Promise<DoctorReport> {
-  const status = await statusOf(socket);
+  const { status, denied } = await statusOf(socket);
   const facts = await gatherFacts({
     interface: wanted,
     dataPort: status?.overlay?.port ?? DEFAULT_PORT,
@@ -49,7 +49,7 @@ async function examine({ socket, interface: wanted, peersOf }: DoctorOptions): P
     device: status?.overlay?.device,
     daemonPid: status?.pid,
   });
-  const findings = [...diagnoseMachine(facts, status), ...(await peerFindings(facts, status, peersOf))];
+  const findings = [...diagnoseMachine(facts, status, denied), ...(await peerFindings(facts, status, peersOf))];
   findings.sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity));
   // A device was opened at most, and nothing was made.
   const untried: Check[] = facts.namespace.ok ? [] : ['tun', 'udp', 'links', 'rules'];
@@ -63,13 +63,13 @@ async function examine({ socket, interface: wanted, peersOf }: DoctorOptions): P
   };
 }
 
-/** Undefined: none answers, for whatever reason; that is a finding of its own. */
-async function statusOf(socket: string): Promise<StatusDocument | undefined> {
+/** Without a status none answers, for whatever reason, or we may not ask; each is a finding of its own. */
+async function statusOf(socket: string): Promise<{ status?: StatusDocument; denied?: string }> {
   try {
-    return (await askControl(socket, { path: '/status' })) as StatusDocument;
+    return { status: (await askControl(socket, { path: '/status' })) as StatusDocument };
   } catch (error) {
     if (codeOf(error) === undefined) throw error;
-    return undefined;
+    return codeOf(error) === 'no-permission' ? { denied: messageOf(error) } : {};
   }
 }
 
@@ -79,7 +79,13 @@ async function peerFindings(
   peersOf: DoctorOptions['peersOf'],
 ): Promise<Finding[]> {
   const measured = status?.overlay != null;
-  const peers = measured ? status.peers : ((await peersOf?.()) ?? []);
+  let peers: readonly PeerInput[];
+  try {
+    peers = measured ? status.peers : ((await peersOf?.()) ?? []);
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    return [finding('registry-unreachable', `the registry cannot be read: ${messageOf(error)}`)];
+  }
   if (peers.length === 0) return [finding('no-peers', 'no other node is known')];
   const mtu = 'mtu' in underlay ? underlay.mtu : undefined;
   const { looks, notes } = await lookAtPeers(peers, mtu, measured);

@@ -13,8 +13,8 @@ const LATEST_MS = Date.UTC(2100, 0, 1);
 /** NTP slews by 500 ppm at most, so a longer step within the short look is a jump. */
 const JUMP_MS = 50;
 
-/** All that is to be said of this machine. `status`: of the running tulled, if there is one. */
-export function diagnoseMachine(facts: MachineFacts, status: StatusDocument | undefined): Finding[] {
+/** All that is to be said of this machine. `status`: of the running tulled, if there is one; `denied`: why it may not be asked. */
+export function diagnoseMachine(facts: MachineFacts, status: StatusDocument | undefined, denied?: string): Finding[] {
   return [
     ...diagnoseBasics(facts),
     ...diagnoseTun(facts),
@@ -29,7 +29,7 @@ export function diagnoseMachine(facts: MachineFacts, status: StatusDocument | un
     ...diagnosePort(facts),
     ...diagnoseClock(facts),
     ...diagnoseOthers(facts),
-    ...diagnoseDaemon(status),
+    ...diagnoseDaemon(status, denied),
   ];
 }
 
@@ -103,8 +103,11 @@ function diagnoseMtu({ underlay }: MachineFacts, status: StatusDocument | undefi
   return found;
 }
 
-function diagnosePort({ dataPort, portHolders }: MachineFacts): Finding[] {
+function diagnosePort({ isRoot, dataPort, portHolders }: MachineFacts): Finding[] {
   return portHolders.map(({ address, port, pid, name }) => {
+    // Whose sockets are whose is root's to see: this may well be our own tulled.
+    if (pid === undefined && !isRoot)
+      return finding('port-held', `somebody listens on ${address} port ${port}/udp; who that is only root can see`);
     const who = pid === undefined ? 'somebody' : `${name ?? 'a process'} (${pid})`;
     return finding('port-taken', `${who} listens on ${address} port ${port}/udp, the data port ${dataPort} of tulle`);
   });
@@ -127,7 +130,8 @@ function diagnoseOthers({ foreignLinks, conflicts }: MachineFacts): Finding[] {
   ];
 }
 
-function diagnoseDaemon(status: StatusDocument | undefined): Finding[] {
+function diagnoseDaemon(status: StatusDocument | undefined, denied: string | undefined): Finding[] {
+  if (denied !== undefined) return [finding('daemon-denied', denied)];
   if (status === undefined) return [finding('no-daemon', 'no tulled answers here')];
   return status.problems
     .filter(({ severity }) => severity === 'error')

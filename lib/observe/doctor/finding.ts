@@ -142,6 +142,11 @@ export const FINDINGS = {
     check: 'ports',
     advice: 'stop that program (often flanneld), or give the net-conf another Backend.Port',
   },
+  'port-held': {
+    severity: 'note',
+    check: 'ports',
+    advice: 'run "tulle doctor" as root to see whose it is: that of a running tulled is as it should be',
+  },
   'clock-wrong': {
     severity: 'error',
     check: 'clock',
@@ -173,7 +178,17 @@ export const FINDINGS = {
     check: 'daemon',
     advice: 'start tulled; or, if it runs elsewhere, give its --control-socket with --socket',
   },
+  'daemon-denied': {
+    severity: 'note',
+    check: 'daemon',
+    advice: 'run "tulle doctor" as root, or as the user that tulled runs as: what it knows was not looked at',
+  },
   'daemon-unwell': { severity: 'error', check: 'daemon', advice: '"tulle status" has the whole of it' },
+  'registry-unreachable': {
+    severity: 'error',
+    check: 'peers',
+    advice: 'start the registry, or give the flags that tulled is given: without it no node gets or keeps a lease',
+  },
   'no-peers': {
     severity: 'note',
     check: 'peers',

@@ -85,6 +85,21 @@ t.test('each finding of the machine alone', async t => {
   t.same(codes(diagnoseMachine({ ...facts, ipForward: false }, undefined)), ['forwarding-off', 'no-daemon']);
 });
 
+t.test('a user who may not ask tulled does not accuse it', async t => {
+  const holder = { address: '10.88.0.1', port: 8285, pid: undefined, name: undefined };
+  const user = { ...facts, isRoot: false, portHolders: [holder] };
+  const found = diagnoseMachine(user, undefined, 'no permission to open it');
+  t.same(codes(found), ['not-root', 'port-held', 'daemon-denied']);
+  t.notOk(found.some(({ severity }) => severity === 'error'));
+  t.same(
+    codes(diagnoseMachine({ ...facts, portHolders: [holder] }, status)),
+    ['port-taken'],
+    'root sees who it is not',
+  );
+  const other = { ...holder, pid: 7, name: 'flanneld' };
+  t.same(codes(diagnoseMachine({ ...user, portHolders: [other] }, status)), ['not-root', 'port-taken']);
+});
+
 t.test('arithmetic of the MTU', async t => {
   const at = (mtu: number, overlay = 1460): string[] => {
     const input = statusInput();
@@ -141,7 +156,7 @@ t.test('the way to the peers', async t => {
 });
 
 t.test('every code was provoked here, but for those that say what was not looked at', async t => {
-  for (const code of ['no-peers', 'echo-untried']) seen.add(code); // test/cmd/tulle-doctor.test.ts
+  for (const code of ['no-peers', 'registry-unreachable', 'echo-untried']) seen.add(code); // test/cmd/tulle-doctor.test.ts
   t.same([...seen].sort(), Object.keys(FINDINGS).sort());
 });
 
