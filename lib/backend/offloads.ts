@@ -65,11 +65,16 @@ export interface OffloadState {
   why: string;
 }
 
+/** What a UDP socket can do. */
+export type SocketOffloads = Pick<Offloads, 'trains' | 'gro'>;
+
 export interface OffloadFacts {
   transport: Transport;
   without: readonly string[];
   /** The TUN_F_ bits that the kernel accepted. */
   tunBits: number;
+  /** What the kernel's UDP sockets offer. */
+  socket: SocketOffloads;
   /** What has not been refused since; undefined while no data path runs. */
   alive: Record<Offload, boolean> | undefined;
 }
@@ -86,7 +91,7 @@ export function offloadStates(facts: OffloadFacts): Record<OffloadName, OffloadS
   return Object.fromEntries(states) as Record<OffloadName, OffloadState>;
 }
 
-function stateOf(name: OffloadName, { transport, without, tunBits, alive }: OffloadFacts): OffloadState {
+function stateOf(name: OffloadName, { transport, without, tunBits, socket, alive }: OffloadFacts): OffloadState {
   const off = (reason: OffloadState['reason'], why: string): OffloadState => ({ on: false, reason, why });
   if (transport !== 'offload') return off('transport', `--transport=${transport} does without offloads`);
   if (without.includes(name)) return off('without-offload', `--without-offload=${name}`);
@@ -94,6 +99,8 @@ function stateOf(name: OffloadName, { transport, without, tunBits, alive }: Offl
   if (wantsChecksum && without.includes('checksum')) return off('needs-checksum', 'it needs checksum, which is off');
   const bits = TUN_BITS[name] ?? 0;
   if ((tunBits & bits) !== bits) return off('kernel-lacks', "this kernel's TUN device does not offer it");
+  if ((name === 'gro' || name === 'trains') && !socket[name])
+    return off('kernel-lacks', "this kernel's UDP sockets do not offer it");
   const refused = (name === 'trains' || name === 'coalescing') && alive?.[name] === false;
   if (refused) return off('kernel-refused', 'the kernel refused it once, and it is off since then');
   if (name === 'coalescing' && alive?.['udp-coalescing'] === false)

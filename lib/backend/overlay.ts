@@ -18,7 +18,7 @@ import {
   subnetsOf,
 } from '../lease/lease.ts';
 import type { PeerChange } from '../lease/reconcile.ts';
-import { close, openUdp } from '../sys/sys.ts';
+import { close } from '../sys/sys.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import { type Backend, formatOf, overheadOf, overlayMtu, peerOf } from './backend.ts';
@@ -28,9 +28,11 @@ import {
   type OffloadState,
   offloadStates,
   offloadsOf,
+  type SocketOffloads,
   takesUdpRuns,
   tunOffloadLadder,
 } from './offloads.ts';
+import { openSocket, socketOffloads } from './socket.ts';
 import { type KernelRoute, watchUnderlayMtu } from './underlay-mtu.ts';
 
 export interface OverlayOptions {
@@ -106,8 +108,6 @@ export interface PeerFacts {
   pathMtu: number;
 }
 
-/** Room for a burst of super-packets in both directions; more than the default, which a single one fills. */
-const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 /** How long the next attempt to make a lost data path again waits. */
 const RESTART_DELAY_MS = 500;
 
@@ -115,6 +115,7 @@ interface Running {
   device: string;
   /** The TUN_F_ bits that the kernel accepted. */
   tunBits: number;
+  socket: SocketOffloads;
   datapath: Datapath;
   /** Ends the data path and closes what it ran on; calling it again changes nothing. */
   end(): Promise<void>;
@@ -158,15 +159,16 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         log,
       });
       opened.push(device.handle);
-      const udp = options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port, offloads.gro);
+      const udp = options.transport === 'dgram' ? 0 : openSocket(options.address, backend.port);
       if (udp !== 0) opened.push(udp);
+      const socket = socketOffloads(udp, offloads, log);
       const datapath = await startDatapath({
         network: networks,
         own: subnetsOf(lease),
         key: leaseKeyOf(lease),
         format: formatOf(backend.type),
         transport: options.transport,
-        trains: offloads.trains,
+        trains: socket.trains,
         coalescing: offloads.coalescing,
         udpCoalescing: takesUdpRuns(offloads, device.offloads),
         mtu,
@@ -211,6 +213,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       return {
         device: device.name,
         tunBits: device.offloads,
+        socket,
         datapath,
         end: () => {
           ended ??= datapath.stop().finally(closeAll);
@@ -349,6 +352,7 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
         transport: options.transport,
         without: options.withoutOffloads ?? [],
         tunBits: running.tunBits,
+        socket: running.socket,
         alive: gone ? undefined : running.datapath.offloads(),
       }),
       underlayError,
@@ -379,19 +383,4 @@ export async function startOverlay(options: OverlayOptions): Promise<Overlay> {
       await running.end();
     },
   };
-}
-
-function openSocket(address: string, port: number, gro: boolean): number {
-  try {
-    const options = { address, port, receiveBuffer: SOCKET_BUFFER_BYTES, sendBuffer: SOCKET_BUFFER_BYTES };
-    return openUdp({ ...options, gro, dontFragment: true }).handle;
-  } catch (error) {
-    throw new TulleError(
-      'bad-endpoint',
-      `cannot listen on ${address}:${port} for peers (${messageOf(error)}): stop the other tulled or flanneld, or change Backend.Port`,
-      {
-        cause: error,
-      },
-    );
-  }
 }

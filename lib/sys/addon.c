@@ -109,6 +109,7 @@ static const struct {
     {"writeTun", sys_write_tun},
     {"openUdp", sys_open_udp},
     {"setUdpGro", sys_set_udp_gro},
+    {"probeUdpTrains", sys_probe_udp_trains},
     {"localAddress", sys_local_address},
     {"encodeAddress", sys_encode_address},
     {"sendUdp", sys_send_udp},

@@ -27,6 +27,7 @@ export interface Native {
   writeTun(handle: number, arena: number, packetsOffset: number, packetCount: number, iovsOffset: number): number;
   openUdp(address: string, port: number, receiveBuffer: number, sendBuffer: number, flags: number): number;
   setUdpGro(handle: number, on: 0 | 1): number;
+  probeUdpTrains(handle: number): number;
   localAddress(handle: number, into: Uint8Array): number;
   encodeAddress(address: string, port: number, into: Uint8Array): number;
   sendUdp(handle: number, arena: number, messagesOffset: number, messageCount: number, iovsOffset: number): number;

@@ -166,6 +166,7 @@ EXPORT(sys_read_tun);
 EXPORT(sys_write_tun);
 EXPORT(sys_open_udp);
 EXPORT(sys_set_udp_gro);
+EXPORT(sys_probe_udp_trains);
 EXPORT(sys_local_address);
 EXPORT(sys_encode_address);
 EXPORT(sys_send_udp);

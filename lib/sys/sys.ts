@@ -54,6 +54,7 @@ export {
   encodeAddress,
   localAddress,
   openUdp,
+  probeUdpTrains,
   receiveUdp,
   sendUdp,
   setUdpGro,

@@ -5,6 +5,9 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
@@ -102,6 +105,20 @@ EXPORT(sys_set_udp_gro) {
   error = set_option(handle->fd, IPPROTO_UDP, UDP_GRO, in[1] != 0) == 0 ? 0 : errno;
   handle_release(handle);
   return result(env, error == 0 ? 0 : fail(state, "setsockopt UDP_GRO", error));
+}
+
+// probeUdpTrains(handle): 0 when the kernel knows UDP_SEGMENT (Linux 4.18). It is left at its default, no segment size; one that
+// does not know it would ignore it in sendmsg, too, and send a train as one datagram.
+EXPORT(sys_probe_udp_trains) {
+  State *state;
+  int32_t in[1];
+  if (!call_integers(env, info, 1, &state, in)) return result(env, -EINVAL);
+  Handle *handle;
+  int error = handle_acquire(in[0], KIND_UDP, &handle);
+  if (error < 0) return result(env, fail(state, "setsockopt UDP_SEGMENT", -error));
+  error = set_option(handle->fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0 ? 0 : errno;
+  handle_release(handle);
+  return result(env, error == 0 ? 0 : fail(state, "setsockopt UDP_SEGMENT", error));
 }
 
 // localAddress(handle, into): writes the sockaddr that the socket is bound to.

@@ -45,6 +45,11 @@ export function setUdpGro(handle: number, on: boolean): void {
   check(native.setUdpGro(handle, on ? 1 : 0));
 }
 
+/** Throws when the kernel knows no trains to be sent (UDP_SEGMENT, Linux 4.18): it would send one as a single datagram. */
+export function probeUdpTrains(handle: number): void {
+  check(native.probeUdpTrains(handle));
+}
+
 /** Where a UDP socket is bound. */
 export function localAddress(handle: number): Address {
   const bytes = new Uint8Array(ADDRESS_BYTES);

@@ -1,5 +1,7 @@
 import t from 'tap';
 import { OFFLOADS, offloadStates, offloadsOf, takesUdpRuns, tunOffloadLadder } from '../../lib/backend/offloads.ts';
+import { socketOffloads } from '../../lib/backend/socket.ts';
+import { silentLogger } from '../../lib/util/log.ts';
 
 t.test('a transport is a set of offloads', async t => {
   t.ok(Object.values(offloadsOf('offload')).every(Boolean));
@@ -25,6 +27,16 @@ t.test('the TUN is asked for less and less', async t => {
   t.same(tunOffloadLadder(offloadsOf('batch')), []);
 });
 
+t.test('a socket without offloads is used without them, and not asked for what is not wanted', async t => {
+  const lines: object[] = [];
+  const log = { ...silentLogger, info: (fields: object) => void lines.push(fields) };
+  const refusing = 0; // a handle that is none
+  t.same(socketOffloads(refusing, offloadsOf('offload'), log), { trains: false, gro: false });
+  t.match(lines, [{ option: 'UDP_SEGMENT' }, { option: 'UDP_GRO' }]);
+  t.same(socketOffloads(refusing, offloadsOf('batch'), log), { trains: false, gro: false });
+  t.equal(lines.length, 2);
+});
+
 t.test('UDP is coalesced where the kernel takes it, as far as is known', async t => {
   t.ok(takesUdpRuns(offloadsOf('offload'), 0x6f));
   t.notOk(takesUdpRuns(offloadsOf('offload'), 0x0f), 'Linux before 6.2');
@@ -34,7 +46,8 @@ t.test('UDP is coalesced where the kernel takes it, as far as is known', async t
 
 t.test('each offload says why it is off', async t => {
   const alive = { trains: true, coalescing: true, 'udp-coalescing': true };
-  const all = { transport: 'offload', without: [], tunBits: 0x6f, alive } as const;
+  const socket = { trains: true, gro: true };
+  const all = { transport: 'offload', without: [], tunBits: 0x6f, socket, alive } as const;
   const reasons = (changes: object) =>
     Object.fromEntries(
       Object.entries(offloadStates({ ...all, ...changes })).flatMap(([name, { on, reason }]) =>
@@ -49,6 +62,8 @@ t.test('each offload says why it is off', async t => {
     tso: 'needs-checksum',
     uso: 'needs-checksum',
   });
+  t.same(reasons({ socket: { trains: true, gro: false } }), { gro: 'kernel-lacks' }, 'Linux before 5.0');
+  t.same(reasons({ socket: { trains: false, gro: false } }), { trains: 'kernel-lacks', gro: 'kernel-lacks' });
   t.same(reasons({ tunBits: 0x0f }), { uso: 'kernel-lacks' });
   t.same(reasons({ alive: { ...alive, trains: false } }), { trains: 'kernel-refused' });
   const tcpAlone = offloadStates({ ...all, alive: { ...alive, 'udp-coalescing': false } }).coalescing;

@@ -82,6 +82,7 @@ for (const address of ['127.0.0.1', '::1']) {
   t.test(`a train arrives whole: ${address}`, { skip: noNamespaces }, async t => {
     const { from, to, port } = pair(namespace(t), address, { gro: true });
     fillPayload(1);
+    sys.probeUdpTrains(from);
     const train: Message = {
       pieces: [
         [PAYLOAD, 5000],
