@@ -7,6 +7,9 @@ import { openRtnetlink, type Rtnetlink } from '../netlink/netlink.ts';
 import { formatAddress6 } from '../wire/address6.ts';
 import { parseAddress6 } from '../wire/ip6.ts';
 
+/** How long to wait after news that could not be followed up, because the kernel's tables changed while they were read. */
+const LOOK_AGAIN_MS = 1_000;
+
 /** One answer of the kernel's routing table. */
 export interface KernelRoute {
   link: string;
@@ -42,6 +45,16 @@ export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void):
     index = link.index;
     changed(link.mtu);
   };
+  let again: NodeJS.Timeout | undefined;
+  /** As `look`, where nobody hears of an error. */
+  const lookUntilSeen = (): void => {
+    clearTimeout(again);
+    try {
+      look();
+    } catch {
+      again = setTimeout(lookUntilSeen, LOOK_AGAIN_MS);
+    }
+  };
   const changed = (next: number): void => {
     const before = mtu;
     mtu = next;
@@ -51,8 +64,8 @@ export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void):
   try {
     stopWatching = watchNetwork({ links: true, addresses: true }, event => {
       if (event.kind === 'link' && event.link.index === index) changed(event.link.mtu);
-      else if (event.kind === 'resync') look();
-      else if (event.kind === 'address' && canonical(event.address.address) === wanted) look();
+      else if (event.kind === 'resync') lookUntilSeen();
+      else if (event.kind === 'address' && canonical(event.address.address) === wanted) lookUntilSeen();
     });
     look();
   } catch (error) {
@@ -64,6 +77,7 @@ export function watchUnderlayMtu(address: string, onMtu: (mtu: number) => void):
     routeTo: to => kernelRoute(netlink, to),
     setLinkMtu: (name, value) => netlink.setLink(name, { mtu: value }),
     stop() {
+      clearTimeout(again);
       stopWatching();
       netlink.close();
     },
