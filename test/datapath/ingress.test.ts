@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { dropIndex, flowIndex, readDrops } from '../../lib/datapath/counters.ts';
-import { CONTROL_COALESCE_OFF, FORMAT_BARE } from '../../lib/datapath/slab.ts';
+import { CONTROL_COALESCE_OFF, FORMAT_BARE, FORMAT_TULLE } from '../../lib/datapath/slab.ts';
 import { finishPartial } from '../../lib/wire/checksum.ts';
 import { formatAddress4, ip4Source, ip4TotalLength, setIp4Checksum, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
 import { verifyL4Checksum4 } from '../../lib/wire/l4.ts';
@@ -281,60 +281,62 @@ t.test(
   },
 );
 
-t.test('whatever the underlay does, what is delivered is what was sent', async t => {
-  const seed = testSeed();
-  t.comment(`seed ${seed}`);
-  const next = prng(seed);
-  const [a, b] = pair();
-  const delivered = new Map<number, number>();
-  const stream = randomBytes(next, 400_000);
-  const reads: Uint8Array[] = [];
-  for (let at = 0; at < stream.length; ) {
-    const payload = stream.subarray(at, at + 1 + below(next, 9_000));
-    const size = 200 + below(next, 1200);
-    const packet = tcpPacket({ ...from1, payload, sequence: at, id: below(next, 65_536), partial: true });
-    reads.push(payload.length > size ? tunRead(packet, { segmentSize: size }) : tunRead(packet, { partial: true }));
-    at += payload.length;
-  }
-  a.read(reads);
-  let trains = a.takeSent().map(({ datagrams }) => ({ from: endpoint1, datagrams }));
-  // Loss and duplication of datagrams, reordering of trains, trains that arrive in pieces.
-  trains = trains.flatMap(({ from, datagrams }) => {
-    const pieces: { from: typeof endpoint1; datagrams: Uint8Array[] }[] = [{ from, datagrams: [] }];
-    for (const datagram of datagrams) {
-      const fate = below(next, 40);
-      if (fate === 0) continue;
-      const piece = pieces[pieces.length - 1];
-      const previous = piece.datagrams[piece.datagrams.length - 1];
-      if (fate === 1 || (previous !== undefined && previous.length !== piece.datagrams[0].length))
-        pieces.push({ from, datagrams: [] });
-      pieces[pieces.length - 1].datagrams.push(datagram);
-      if (fate === 2) pieces.push({ from, datagrams: [datagram] }, { from, datagrams: [] });
+for (const [name, format] of Object.entries({ tulle: FORMAT_TULLE, bare: FORMAT_BARE })) {
+  t.test(`whatever the underlay does, what is delivered is what was sent (${name})`, async t => {
+    const seed = testSeed();
+    t.comment(`seed ${seed}`);
+    const next = prng(seed);
+    const [a, b] = pair(format);
+    const delivered = new Map<number, number>();
+    const stream = randomBytes(next, 400_000);
+    const reads: Uint8Array[] = [];
+    for (let at = 0; at < stream.length; ) {
+      const payload = stream.subarray(at, at + 1 + below(next, 9_000));
+      const size = 200 + below(next, 1200);
+      const packet = tcpPacket({ ...from1, payload, sequence: at, id: below(next, 65_536), partial: true });
+      reads.push(payload.length > size ? tunRead(packet, { segmentSize: size }) : tunRead(packet, { partial: true }));
+      at += payload.length;
     }
-    return pieces.filter(piece => piece.datagrams.length > 0);
+    a.read(reads);
+    let trains = a.takeSent().map(({ datagrams }) => ({ from: endpoint1, datagrams }));
+    // Loss and duplication of datagrams, reordering of trains, trains that arrive in pieces.
+    trains = trains.flatMap(({ from, datagrams }) => {
+      const pieces: { from: typeof endpoint1; datagrams: Uint8Array[] }[] = [{ from, datagrams: [] }];
+      for (const datagram of datagrams) {
+        const fate = below(next, 40);
+        if (fate === 0) continue;
+        const piece = pieces[pieces.length - 1];
+        const previous = piece.datagrams[piece.datagrams.length - 1];
+        if (fate === 1 || (previous !== undefined && previous.length !== piece.datagrams[0].length))
+          pieces.push({ from, datagrams: [] });
+        pieces[pieces.length - 1].datagrams.push(datagram);
+        if (fate === 2) pieces.push({ from, datagrams: [datagram] }, { from, datagrams: [] });
+      }
+      return pieces.filter(piece => piece.datagrams.length > 0);
+    });
+    for (let i = 0; i < trains.length; i += 7) {
+      const j = below(next, trains.length);
+      [trains[i], trains[j]] = [trains[j], trains[i]];
+    }
+    b.receive(trains);
+    for (const packet of b.takeWritten().flatMap(packetsOf)) {
+      const sequence = tcpSequence(packet, 20);
+      const payload = packet.slice(40);
+      if (!payload.every((byte, i) => byte === stream[sequence + i])) {
+        t.fail(`bytes differ at ${sequence}`);
+        return;
+      }
+      if (!verifyIp4Checksum(packet, 0)) {
+        t.fail(`IP checksum at ${sequence}`);
+        return;
+      }
+      for (let i = 0; i < payload.length; i++) delivered.set(sequence + i, 1);
+    }
+    const share = delivered.size / stream.length;
+    t.ok(share > 0.9 && share < 1, `${share} of the stream arrived`);
+    t.ok(
+      Object.values(readDrops(b.slab.counters)).every(count => count === 0),
+      'and nothing was refused',
+    );
   });
-  for (let i = 0; i < trains.length; i += 7) {
-    const j = below(next, trains.length);
-    [trains[i], trains[j]] = [trains[j], trains[i]];
-  }
-  b.receive(trains);
-  for (const packet of b.takeWritten().flatMap(packetsOf)) {
-    const sequence = tcpSequence(packet, 20);
-    const payload = packet.slice(40);
-    if (!payload.every((byte, i) => byte === stream[sequence + i])) {
-      t.fail(`bytes differ at ${sequence}`);
-      return;
-    }
-    if (!verifyIp4Checksum(packet, 0)) {
-      t.fail(`IP checksum at ${sequence}`);
-      return;
-    }
-    for (let i = 0; i < payload.length; i++) delivered.set(sequence + i, 1);
-  }
-  const share = delivered.size / stream.length;
-  t.ok(share > 0.9 && share < 1, `${share} of the stream arrived`);
-  t.ok(
-    Object.values(readDrops(b.slab.counters)).every(count => count === 0),
-    'and nothing was refused',
-  );
-});
+}
