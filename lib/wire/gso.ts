@@ -132,9 +132,10 @@ export function checkSlice(bytes: Uint8Array, offset: number, slice: number, pay
  * Turns a copy of the super-packet's IPv4 and TCP or UDP headers, in place, into those of segment `index`, or of a run of
  * segments that begins there (`payloadLength` of the run, `isLast` when it holds the super-packet's last byte).
  * As the kernel's inet_gso_segment and tcp_gso_segment: total length; IP id + index (RFC 6864); sequence +
- * index × segmentSize; FIN and PSH only on the last; CWR only on the first, unless `accEcn` (there CWR is a counter's bit
- * and belongs to all). The IP checksum is made anew; the L4 checksum becomes the pseudo-header sum for this length ("partial"):
- * hand it to the kernel with NEEDS_CSUM, or finish it with `finishPartial` once the payload stands behind it.
+ * index × segmentSize; FIN and PSH only on the last; CWR only on the first. (Under AccECN it is a counter's bit and belongs to
+ * all, but a TUN gets no super-packets of such flows: tx-tcp-accecn-segmentation is off there, and fixed.) The IP checksum is
+ * made anew; the L4 checksum becomes the pseudo-header sum for this length ("partial"): hand it to the kernel with NEEDS_CSUM,
+ * or finish it with `finishPartial` once the payload stands behind it.
  */
 export function rewriteSegment4(
   bytes: Uint8Array,
@@ -144,7 +145,6 @@ export function rewriteSegment4(
   segmentSize: number,
   payloadLength: number,
   isLast: boolean,
-  accEcn = false,
 ): void {
   const ipLength = ip4HeaderLength(bytes, headerOffset);
   const l4Offset = headerOffset + ipLength;
@@ -158,7 +158,7 @@ export function rewriteSegment4(
     setTcpSequence(bytes, l4Offset, tcpSequence(bytes, l4Offset) + index * segmentSize);
     let flags = tcpFlags(bytes, l4Offset);
     if (!isLast) flags &= ~(TCP_FIN | TCP_PSH);
-    if (index > 0 && !accEcn) flags &= ~TCP_CWR;
+    if (index > 0) flags &= ~TCP_CWR;
     setTcpFlags(bytes, l4Offset, flags);
   }
   startL4Checksum4(bytes, headerOffset, l4Offset, l4Length);
