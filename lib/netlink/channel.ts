@@ -6,7 +6,7 @@ import {
   close,
   errnoName,
   netlinkExchange,
-  netlinkHasLink,
+  netlinkLinkIndex,
   netlinkReceive,
   netlinkSend,
   openNetlink,
@@ -204,10 +204,10 @@ export class Channel {
     this.#dirty = false;
   }
 
-  /** Without waiting for the kernel's lock; see netlinkHasLink. */
-  hasLink(name: string): boolean {
+  /** 0: there is none. Without waiting for the kernel's lock; see netlinkLinkIndex. */
+  linkIndex(name: string): number {
     if (this.#closed) throw new NetlinkError('EBADF', `look up link ${name}: the netlink socket was closed`);
-    return netlinkHasLink(this.#handle, name);
+    return netlinkLinkIndex(this.#handle, name);
   }
 
   /** Closing twice is harmless. */

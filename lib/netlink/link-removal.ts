@@ -35,6 +35,14 @@ interface Wish {
   reject(error: unknown): void;
 }
 
+/** By its index: the message may be on its way still when the link is gone of itself and another has its name. */
+interface Target {
+  name: string;
+  index: number;
+}
+
+const namesOf = (targets: readonly Target[]): string => targets.map(({ name }) => name).join(', ');
+
 export class LinkRemover {
   readonly #netlink: Rtnetlink;
   readonly #namespace: string | undefined;
@@ -86,11 +94,11 @@ export class LinkRemover {
   }
 
   async #removeAll(wishes: readonly Wish[]): Promise<void> {
-    const names = [...new Set(wishes.map(wish => wish.name))];
-    const left = names.length === 1 ? names : await this.#removeGroup(names);
+    const targets = this.#present([...new Set(wishes.map(wish => wish.name))].map(name => ({ name })));
+    const left = targets.length < 2 ? targets : await this.#removeGroup(targets);
     const failures = new Map<string, unknown>();
-    for (const name of left) {
-      await this.#send([deleteLinkMessage(name)], [name]).catch(error => failures.set(name, error));
+    for (const target of left) {
+      await this.#send([deleteLinkMessage(target.index)], [target]).catch(error => failures.set(target.name, error));
     }
     for (const { name, resolve, reject } of wishes) {
       if (failures.has(name)) reject(failures.get(name));
@@ -98,21 +106,22 @@ export class LinkRemover {
     }
   }
 
-  /** Returns the names of the links that are still there: one that cannot be deleted spoils it for all. */
-  async #removeGroup(names: readonly string[]): Promise<string[]> {
+  /** Returns the links that are still there: one that cannot be deleted spoils it for all. */
+  async #removeGroup(targets: readonly Target[]): Promise<Target[]> {
     const group = FIRST_GROUP + randomInt(FIRST_GROUP);
-    const messages = [...names.map(name => setGroupMessage(name, group)), deleteGroupMessage(group)];
+    const messages = [...targets.map(({ index }) => setGroupMessage(index, group)), deleteGroupMessage(group)];
     try {
-      await this.#send(messages, names);
+      await this.#send(messages, targets);
       return [];
     } catch {
-      return names.filter(name => this.#netlink.link(name) !== undefined);
+      return this.#present(targets);
     }
   }
 
-  /** Resolves when no link has one of these names. Rejects with what the kernel said about the last message. */
-  async #send(messages: readonly ReturnType<typeof deleteLinkMessage>[], names: readonly string[]): Promise<void> {
-    if (this.#closed) throw new NetlinkError('EBADF', `delete link ${names.join(', ')}: the netlink socket was closed`);
+  /** Resolves when none of these links is there. Rejects with what the kernel said about the last message. */
+  async #send(messages: readonly ReturnType<typeof deleteLinkMessage>[], targets: readonly Target[]): Promise<void> {
+    const operation = `delete link ${namesOf(targets)}`;
+    if (this.#closed) throw new NetlinkError('EBADF', `${operation}: the netlink socket was closed`);
     const namespace = this.#namespace;
     this.#handle ??= openNetlink({ protocol: NETLINK_ROUTE, ...(namespace !== undefined && { namespace }) });
     const handle = this.#handle;
@@ -122,28 +131,27 @@ export class LinkRemover {
     });
     netlinkSendAside(handle, parts.length === 1 ? parts[0] : Buffer.concat(parts));
     const deadline = performance.now() + LIMIT_MS;
-    let waiting = names;
+    let waiting = targets;
     for (let turn = 0; ; turn++) {
-      this.#throwRefusal(handle, this.#sequence, `delete link ${names.join(', ')}`);
-      waiting = this.#present(waiting);
+      this.#throwRefusal(handle, this.#sequence, operation);
+      // They go together, or one after the other.
+      if (this.#present(waiting.slice(0, 1)).length === 0) waiting = this.#present(waiting);
       if (waiting.length === 0) return;
       if (performance.now() > deadline) {
-        throw new NetlinkError(
-          'ETIMEDOUT',
-          `delete link ${waiting.join(', ')}: still there after ${LIMIT_MS / 1000} s`,
-        );
+        const text = `delete link ${namesOf(waiting)}: still there after ${LIMIT_MS / 1000} s`;
+        throw new NetlinkError('ETIMEDOUT', text);
       }
       if (turn < EAGER_TURNS) await nextTurn();
       else await delay(1);
     }
   }
 
-  /** Asks about the first alone while it is there: they go together, or one after the other. */
-  #present(names: readonly string[]): readonly string[] {
-    for (let first = 0; first < names.length; first++) {
-      if (this.#netlink.hasLink(names[first])) return first === 0 ? names : names.slice(first);
-    }
-    return [];
+  /** Those that are there, with their indexes: one of the same name and another index is another link. */
+  #present(links: readonly { name: string; index?: number }[]): Target[] {
+    return links.flatMap(({ name, index }) => {
+      const now = this.#netlink.linkIndex(name);
+      return now === undefined || (index !== undefined && index !== now) ? [] : [{ name, index: now }];
+    });
   }
 
   /** Reads all acknowledgements that are there; those of earlier messages came late and count no more. */

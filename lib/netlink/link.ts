@@ -170,12 +170,15 @@ export function getLinkMessage(link: string | number): MessageBuilder {
   return typeof link === 'number' ? builder : builder.text(IFLA_IFNAME, link);
 }
 
-export const deleteLinkMessage = (name: string): MessageBuilder =>
-  linkMessage(RTM_DELLINK, NLM_F_ACK, 0).text(IFLA_IFNAME, name);
+/** @param link name or index */
+export function deleteLinkMessage(link: string | number): MessageBuilder {
+  const builder = linkMessage(RTM_DELLINK, NLM_F_ACK, typeof link === 'number' ? link : 0);
+  return typeof link === 'number' ? builder : builder.text(IFLA_IFNAME, link);
+}
 
 /** Puts a link into a group of links; everyone is in group 0 until somebody says otherwise. */
-export const setGroupMessage = (name: string, group: number): MessageBuilder =>
-  linkMessage(RTM_NEWLINK, NLM_F_ACK, 0).text(IFLA_IFNAME, name).u32(IFLA_GROUP, group);
+export const setGroupMessage = (index: number, group: number): MessageBuilder =>
+  linkMessage(RTM_NEWLINK, NLM_F_ACK, index).u32(IFLA_GROUP, group);
 
 /** Deletes all links of a group or, when one of them cannot be deleted, none. */
 export const deleteGroupMessage = (group: number): MessageBuilder =>

@@ -110,16 +110,16 @@ export class Rtnetlink {
   }
 
   /**
-   * As `link`, for who only wants to know whether it is there, and without waiting for who is making or deleting links:
-   * one that is being deleted is gone a little before the kernel is done with it. All other calls wait for that.
+   * Of a link, without waiting for who is making or deleting others: one that is being deleted is gone a little before the
+   * kernel is done with it. All other calls wait for that.
    */
-  hasLink(name: string): boolean {
-    if (!isLinkName(name)) return false;
+  linkIndex(name: string): number | undefined {
+    if (!isLinkName(name)) return undefined;
     try {
-      return this.#channel.hasLink(name);
+      return this.#channel.linkIndex(name) || undefined;
     } catch (error) {
       if (codeOf(error) !== 'EPERM') throw error;
-      return this.link(name) !== undefined; // without CAP_NET_RAW
+      return this.link(name)?.index; // without CAP_NET_RAW
     }
   }
 

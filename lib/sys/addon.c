@@ -125,7 +125,7 @@ static const struct {
     {"netlinkSendAside", sys_netlink_send_aside},
     {"netlinkReceive", sys_netlink_receive},
     {"netlinkExchange", sys_netlink_exchange},
-    {"netlinkHasLink", sys_netlink_has_link},
+    {"netlinkLinkIndex", sys_netlink_link_index},
     {"openRaw", sys_open_raw},
     {"rawSend", sys_raw_send},
     {"rawReceive", sys_raw_receive},

@@ -51,7 +51,7 @@ export interface Native {
   netlinkSendAside(handle: number, message: Uint8Array): number;
   netlinkReceive(handle: number, into: Uint8Array, timeoutMs: number): number;
   netlinkExchange(handle: number, message: Uint8Array, into: Uint8Array): number;
-  netlinkHasLink(handle: number, name: string): number;
+  netlinkLinkIndex(handle: number, name: string): number;
   openRaw(family: 4 | 6, protocol: number, namespace: string): number;
   rawSend(handle: number, packet: Uint8Array, address: string): number;
   rawReceive(handle: number, into: Uint8Array, sender: Uint8Array, timeoutMs: number): number;

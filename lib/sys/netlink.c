@@ -9,6 +9,10 @@
 #define SOL_NETLINK 270
 #endif
 
+#ifndef SO_BINDTOIFINDEX
+#define SO_BINDTOIFINDEX 62 // asm-generic/socket.h, Linux 5.0
+#endif
+
 #define NETLINK_BUFFER (1 << 20) // many answers at once, or a burst of events while JavaScript is busy elsewhere
 #define MOST_ANSWER (32 << 10)   // one datagram of the kernel's (netlink_recvmsg allocates no more for a dump's part)
 
@@ -155,21 +159,29 @@ EXPORT(sys_netlink_exchange) {
   return result(env, error < 0 ? fail(call.state, step, -error) : (int32_t)count);
 }
 
-// netlinkHasLink(handle, name): 1 or 0. Every other question about a link waits for the lock that whoever makes or deletes
-// one holds for milliseconds; what a socket is bound to, which is nothing to a netlink socket, is looked up without it
-// (net/core/sock.c, sock_setbindtodevice). Not SIOCGIFINDEX: of a missing link it starts modprobe.
-EXPORT(sys_netlink_has_link) {
+// netlinkLinkIndex(handle, name): the link's index, 0 when there is none. Every other question about a link waits for the
+// lock that whoever makes or deletes one holds for milliseconds; what a socket is bound to, which means nothing to a netlink
+// socket, is looked up without it (net/core/sock.c, sock_setbindtodevice). Not SIOCGIFINDEX: for a missing link it starts
+// modprobe.
+EXPORT(sys_netlink_link_index) {
   Call call;
   call_read(env, info, &call);
   int32_t id;
   char name[IFNAMSIZ];
+  const char *step = "setsockopt SO_BINDTODEVICE";
   if (!call_integer(&call, 0, &id) || !call_text(&call, 1, name, sizeof name) || name[0] == 0)
-    return result(env, fail(call.state, "setsockopt SO_BINDTODEVICE", EINVAL));
+    return result(env, fail(call.state, step, EINVAL));
   Handle *handle;
   int error = handle_acquire(id, KIND_NETLINK, &handle);
-  if (error < 0) return result(env, fail(call.state, "setsockopt SO_BINDTODEVICE", -error));
-  error = setsockopt(handle->fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) == 0 ? 0 : errno;
+  if (error < 0) return result(env, fail(call.state, step, -error));
+  int index = 0;
+  socklen_t bytes = sizeof index;
+  if (setsockopt(handle->fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) != 0) {
+    error = errno;
+  } else {
+    step = "getsockopt SO_BINDTOIFINDEX";
+    error = getsockopt(handle->fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, &bytes) == 0 ? 0 : errno;
+  }
   handle_release(handle);
-  if (error != 0 && error != ENODEV) return result(env, fail(call.state, "setsockopt SO_BINDTODEVICE", error));
-  return result(env, error == 0 ? 1 : 0);
+  return result(env, error == 0 || error == ENODEV ? index : fail(call.state, step, error));
 }

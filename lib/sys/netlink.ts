@@ -63,12 +63,12 @@ export function netlinkExchange(handle: number, message: Uint8Array, into: Uint8
 }
 
 /**
- * Whether the socket's namespace has a link of this name (15 bytes at most). Of a link that is being deleted: no, once
- * nobody can find it; the kernel goes on with it for some milliseconds then, which this does not wait for. Throws EPERM
- * without CAP_NET_RAW.
+ * The index of the link of this name (15 bytes at most) in the socket's namespace; 0 when there is none. A link that is
+ * being deleted is none once nobody can find it; the kernel goes on with it for some milliseconds then, which this does not
+ * wait for. Throws EPERM without CAP_NET_RAW.
  */
-export function netlinkHasLink(handle: number, name: string): boolean {
-  return check(native.netlinkHasLink(handle, name), { subject: name }) === 1;
+export function netlinkLinkIndex(handle: number, name: string): number {
+  return check(native.netlinkLinkIndex(handle, name), { subject: name });
 }
 
 /**

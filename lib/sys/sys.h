@@ -182,7 +182,7 @@ EXPORT(sys_netlink_send);
 EXPORT(sys_netlink_send_aside);
 EXPORT(sys_netlink_receive);
 EXPORT(sys_netlink_exchange);
-EXPORT(sys_netlink_has_link);
+EXPORT(sys_netlink_link_index);
 EXPORT(sys_open_raw);
 EXPORT(sys_raw_send);
 EXPORT(sys_raw_receive);

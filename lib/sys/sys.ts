@@ -11,7 +11,7 @@ export { close, flockOpen, handleCount, keep, monotonicMs } from './handles.ts';
 export { createNamespace, removeNamespace, withNamespace } from './namespace.ts';
 export {
   netlinkExchange,
-  netlinkHasLink,
+  netlinkLinkIndex,
   netlinkReceive,
   netlinkSend,
   netlinkSendAside,
