@@ -3,7 +3,7 @@
  * refused (libcni's skel, code 8). A DEL must succeed whatever became of the namespace: what is no longer a namespace, or
  * is the host's by now (a process number that was given to another process), is treated as gone.
  */
-import { statfsSync, statSync } from 'node:fs';
+import { type Stats, statfsSync, statSync } from 'node:fs';
 import { CNI_ERROR, CniError } from '../plugin.ts';
 import { type Environment, isTrue } from './environment.ts';
 import { excerpt } from './fields.ts';
@@ -50,12 +50,16 @@ function problemOf(path: string): string | undefined {
   }
 }
 
+/** Of the namespace that this process began in, and stays in. */
+let own: Stats | undefined;
+
 /** Whether it is the namespace of the client, by what the client says, or the one that this process serves. */
 function isOwn(environment: Environment, path: string): boolean {
   const claimed = environment.get('client.netns');
   if (claimed !== undefined && claimed === environment.get('cni.netns')) return true;
   try {
-    const [own, target] = [statSync('/proc/self/ns/net'), statSync(path)];
+    own ??= statSync('/proc/self/ns/net');
+    const target = statSync(path);
     return own.dev === target.dev && own.ino === target.ino;
   } catch {
     return false; // gone in this moment: whoever opens it next will say so
