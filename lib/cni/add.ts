@@ -15,6 +15,7 @@ import { familiesOf, type Plan, type Plug, planAddresses, plug } from './attach.
 import { type NodeContext, ruleRequestOf } from './context.ts';
 import { addByDelegate, type DelegateCall, findPlugin, runDelegate } from './delegate.ts';
 import { isDead } from './garbage.ts';
+import { dropStaleGateways, needs } from './gateways.ts';
 import { type Choice, chooseAddresses, ExhaustedError } from './ipam/reserve.ts';
 import { readResolvConf } from './ipam/resolv-conf.ts';
 import { hostLinkName } from './names.ts';
@@ -22,7 +23,7 @@ import { CNI_ERROR, type CniDns, CniError, type CniRequest, type CniResult } fro
 import { settle } from './pod-end.ts';
 import { removeAttachment } from './removal.ts';
 import { type Settings, settingsOf } from './settings.ts';
-import type { AttachmentRecord, AttachmentStore } from './store.ts';
+import type { AttachmentRecord, AttachmentStore, Gateway } from './store.ts';
 
 /** A link's carrier comes within milliseconds; the reference waits up to 2.5 s. */
 const CARRIER_MS = 2500;
@@ -188,8 +189,28 @@ class Adding {
       namespace: this.#context.options.namespace,
       pinned: this.#context.pinned,
       isShared: bridge => others().some(other => other.bridge === bridge),
-      // A gateway is stale when no attachment has an address that lies in its subnet: after a change of the lease.
-      isStaleGateway: () => !store.list().some(other => other !== record && other.bridge === settings.config.bridge),
+      gateways: this.#gateways(settings.config.bridge, store, record),
+    };
+  }
+
+  #gateways(bridge: string, store: AttachmentStore, record: AttachmentRecord): Plug['gateways'] {
+    const { host, boot } = this.#context;
+    const noted = (cidr: string): Gateway => ({ bridge, cidr, boot });
+    return {
+      isNeeded: cidr => this.#context.attachments().some(other => other !== record && needs(other, { bridge, cidr })),
+      note: cidr => store.noteGateway(noted(cidr)),
+      forget: cidr => store.forgetGateway(noted(cidr)),
+      dropStale: (current, undo) => {
+        const gone: string[] = [];
+        dropStaleGateways(this.#context.gatewayPlace, current, record, (gateway, owner) => {
+          if (gateway.bridge === bridge) gone.push(gateway.cidr);
+          undo.push(`without address ${gateway.cidr} of ${gateway.bridge}`, () => {
+            owner.noteGateway(gateway);
+            host.addAddress(gateway.bridge, gateway.cidr, { nodad: gateway.cidr.includes(':') });
+          });
+        });
+        return gone;
+      },
     };
   }
 

@@ -28,8 +28,15 @@ export interface Plug {
   namespace: string | undefined;
   /** Bridges whose MAC address is pinned, with their indexes. */
   pinned: Map<string, number>;
-  /** Whether an address of the bridge is the gateway of no attachment. */
-  isStaleGateway(address: string): boolean;
+  /** The gateways of leased subnets on bridges, and what is left of them from earlier leases. */
+  gateways: {
+    /** Removes the earlier ones; of these CIDRs the gateways stay. Returns the addresses that went. */
+    dropStale(current: readonly string[], undo: Undo): string[];
+    /** Another attachment has an address behind it. */
+    isNeeded(cidr: string): boolean;
+    note(cidr: string): void;
+    forget(cidr: string): void;
+  };
   /** Whether another attachment is on the bridge or about to be. */
   isShared(bridge: string): boolean;
 }
@@ -218,20 +225,34 @@ export const familiesOf = ({ ips }: Pick<Plan, 'ips'>): Family[] =>
 
 function addGateways(
   netlink: Rtnetlink,
-  { settings, ips, isStaleGateway, isShared }: Plug,
+  { settings, ips, gateways }: Plug,
   { link: bridge, addresses }: BridgeState,
   undo: Undo,
 ): void {
   const { config, leased } = settings;
-  for (const { address, gateway } of ips) {
-    if (gateway === undefined) continue;
-    const cidr = `${gateway}/${address.split('/')[1]}`;
-    const { name, index } = bridge;
-    const wish = { bridge: name, index, cidr, forceAddress: config.forceAddress, isStale: isStaleGateway, leased };
-    if (!ensureGateway(netlink, wish, addresses)) continue;
-    undo.push(`address ${cidr} of ${config.bridge}`, () => {
-      if (!isShared(config.bridge)) netlink.deleteAddress(config.bridge, cidr);
-    });
+  const { name, index } = bridge;
+  const wanted = ips.flatMap(({ address, gateway }) =>
+    gateway === undefined ? [] : [`${gateway}/${address.split('/')[1]}`],
+  );
+  const gone = leased ? new Set(gateways.dropStale(wanted, undo)) : new Set();
+  const present = addresses.filter(({ address, prefixLength }) => !gone.has(`${address}/${prefixLength}`));
+  for (const cidr of wanted) {
+    const wish = {
+      bridge: name,
+      index,
+      cidr,
+      forceAddress: config.forceAddress,
+      leased,
+      before: () => {
+        if (leased) gateways.note(cidr);
+      },
+      undo: () => {
+        if (gateways.isNeeded(cidr)) return;
+        netlink.deleteAddress(name, cidr);
+        gateways.forget(cidr);
+      },
+    };
+    ensureGateway(netlink, wish, present, undo);
   }
 }
 

@@ -2,6 +2,8 @@
 
 import { IFF_PROMISC } from '../netlink/link.ts';
 import type { Address, Link, Rtnetlink } from '../netlink/netlink.ts';
+import type { Undo } from '../util/undo.ts';
+import { overlaps } from './gateways.ts';
 import { firstHostOf, parseIpCidr } from './ipam/address.ts';
 import { randomMac } from './names.ts';
 import { CNI_ERROR, CniError } from './plugin.ts';
@@ -78,19 +80,25 @@ export interface GatewayWish {
   /** The gateway's address with the subnet's prefix length. */
   cidr: string;
   forceAddress: boolean;
-  /** Whether another address of the bridge is a gateway that nobody needs any more and may go. */
-  isStale(address: string): boolean;
   /** The subnet is the lease's, which may change: an address of an older lease may stay beside the new one. */
   leased: boolean;
+  /** Called before it is added, where it is not there. */
+  before(): void;
+  /** What undoes that and the adding. */
+  undo(): void;
 }
 
 /**
  * Gives the bridge a gateway's address.
  * @param present the bridge's addresses
- * @returns whether it was added now
  * @throws CniError when the bridge has another IPv4 address, or one of an overlapping IPv6 subnet
  */
-export function ensureGateway(netlink: Rtnetlink, wish: GatewayWish, present: BridgeState['addresses']): boolean {
+export function ensureGateway(
+  netlink: Rtnetlink,
+  wish: GatewayWish,
+  present: BridgeState['addresses'],
+  undo: Undo,
+): void {
   const { bridge, index, cidr } = wish;
   const wanted = parseIpCidr(cidr);
   if (wanted === undefined) throw new CniError(CNI_ERROR.internal, `gateway ${cidr} is not an address`);
@@ -98,26 +106,23 @@ export function ensureGateway(netlink: Rtnetlink, wish: GatewayWish, present: Br
   for (const { address, prefixLength, scope, family: other } of present) {
     if (other !== family) continue;
     const text = `${address}/${prefixLength}`;
-    if (text === cidr) return false;
+    if (text === cidr) return;
     if (family === 6 && (scope === 'link' || !overlaps(text, cidr))) continue;
-    if (wish.forceAddress || (wish.leased && wish.isStale(address))) netlink.deleteAddress(bridge, text);
-    else if (!wish.leased || overlaps(text, cidr)) {
+    if (wish.forceAddress) {
+      netlink.deleteAddress(bridge, text);
+      undo.push(`without address ${text} of ${bridge}`, () =>
+        netlink.addAddress(bridge, text, { nodad: family === 6 }),
+      );
+    } else if (!wish.leased || overlaps(text, cidr)) {
       throw new CniError(
         CNI_ERROR.config,
         `"${bridge}" already has an IP address different from ${cidr}: ${text} (forceAddress replaces it)`,
       );
     }
   }
+  wish.before();
   netlink.addAddress(bridge, cidr, { index, nodad: family === 6 });
-  return true;
-}
-
-function overlaps(a: string, b: string): boolean {
-  const [x, y] = [parseIpCidr(a), parseIpCidr(b)];
-  if (x === undefined || y === undefined) return false;
-  const bits = x.family === 4 ? 32 : 128;
-  const shift = BigInt(bits - Math.min(x.prefixLength, y.prefixLength));
-  return x.value >> shift === y.value >> shift;
+  undo.push(`address ${cidr} of ${bridge}`, wish.undo);
 }
 
 /** The gateway that an address has when nobody names one. */

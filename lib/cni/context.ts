@@ -6,10 +6,11 @@ import { messageOf } from '../util/errors.ts';
 import type { Logger } from '../util/log.ts';
 import type { DelegateCall } from './delegate.ts';
 import { collectGarbage } from './garbage.ts';
+import { dropStaleGateways, type GatewayPlace } from './gateways.ts';
 import type { HostRules, RuleRequest } from './host-rules.ts';
 import type { CniRequest } from './plugin.ts';
 import { type Remover, removeAttachment } from './removal.ts';
-import type { NodeNetwork, Settings } from './settings.ts';
+import { type NodeNetwork, type Settings, subnetsOf } from './settings.ts';
 import { type AttachmentRecord, AttachmentStore } from './store.ts';
 
 export interface NodePluginOptions {
@@ -74,6 +75,21 @@ export class NodeContext {
   /** Attachments of all networks that are open. */
   attachments(): AttachmentRecord[] {
     return [...this.#open].flatMap(store => store.list());
+  }
+
+  get gatewayPlace(): GatewayPlace {
+    return { netlink: this.host, stores: this.#open, boot: this.boot };
+  }
+
+  /** What earlier leases left on bridges, after pods have gone. Nothing is known of them where there is no lease. */
+  dropStaleGateways(): void {
+    const node = this.options.node();
+    if (node === undefined) return;
+    try {
+      dropStaleGateways(this.gatewayPlace, subnetsOf(node));
+    } catch (error) {
+      this.options.log.warn({ error: messageOf(error) }, "an earlier lease's gateway could not be removed");
+    }
   }
 
   async #openStore(network: string, directory: string): Promise<AttachmentStore> {

@@ -48,6 +48,7 @@ class Plugin implements NodePlugin {
         log.warn({ network, error: messageOf(error) }, 'what is left of earlier attachments could not be looked at');
       }
     }
+    this.#context.dropStaleGateways();
   }
 
   close(): void {
@@ -71,6 +72,7 @@ class Plugin implements NodePlugin {
     try {
       if (record !== undefined) {
         await removeAttachment(this.#context.remover, store, record);
+        this.#context.dropStaleGateways();
         return;
       }
       await this.#removeUnrecorded(request, store.network);
@@ -108,6 +110,7 @@ class Plugin implements NodePlugin {
         ...(valid !== undefined && { valid }),
       }),
     );
+    this.#context.dropStaleGateways();
     const { ipam } = request.config;
     if (ipam !== undefined && isDelegated(request.config) && isAtLeast(request.config.cniVersion, '1.1.0')) {
       await problems.collect(() => runDelegate(this.#context.delegateCall(request, ipam.type, request.raw)));

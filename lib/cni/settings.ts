@@ -206,7 +206,8 @@ function delegated(
   return { addressing: { kind: 'delegated', type, config: { ...raw, ipam: filled } }, leased: true };
 }
 
-function subnetsOf(node: NodeNetwork | undefined): string[] {
+/** CIDRs. */
+export function subnetsOf(node: NodeNetwork | undefined): string[] {
   return [
     ...(node?.subnet === undefined ? [] : [formatCidr4(node.subnet)]),
     ...(node?.subnet6 === undefined ? [] : [formatCidr6(node.subnet6)]),

@@ -3,7 +3,7 @@
  * long as an attachment holds it, so there is no second list that could disagree.
  *
  *   DIR/<network>/lock       held (flock) by the process that has it open
- *   DIR/<network>/journal    begin, done and end of attachments; see journal.ts
+ *   DIR/<network>/journal    begin, done and end of attachments; gateways of leases; see journal.ts
  *
  * An attachment is written down before anything of it is made (begin) and struck out after everything of it is gone
  * (end). What a killed process leaves is therefore always found: `unfinished` and `list` say what to look at.
@@ -48,10 +48,20 @@ export interface DelegatedIpam {
   config: Readonly<Record<string, unknown>>;
 }
 
+/** An address that we gave a bridge because it is the gateway of a leased subnet; see gateways.ts. */
+export interface Gateway {
+  bridge: string;
+  /** With the subnet's prefix length. */
+  cidr: string;
+  /** Of another boot: the bridge is another one. */
+  boot: string;
+}
+
 type JournalRecord =
   | ({ op: 'begin' } & AttachmentRecord)
   | ({ op: 'done' } & Attachment)
   | ({ op: 'end' } & Attachment)
+  | ({ op: 'gateway' | 'no-gateway' } & Gateway)
   | { op: 'last'; ips: readonly string[] };
 
 interface Entry {
@@ -71,6 +81,7 @@ export class AttachmentStore {
   /** Who has an address, by the key of #entries. */
   readonly #holders = new Map<string, string>();
   readonly #pools = new Map<string, Pool>();
+  readonly #gateways = new Map<string, Gateway>();
   /** By range set: the address that was reserved last. */
   #last: string[] = [];
   /** Records in the journal. */
@@ -171,6 +182,27 @@ export class AttachmentStore {
     this.#compact();
   }
 
+  gateways(): Gateway[] {
+    return [...this.#gateways.values()];
+  }
+
+  /** Before the bridge gets it. @throws CniError 5 */
+  noteGateway(gateway: Gateway): void {
+    this.#write({ op: 'gateway', ...gateway });
+    this.#gateways.set(gatewayKeyOf(gateway), gateway);
+  }
+
+  /** After it has gone. Does not fail: removing it once more does no harm. */
+  forgetGateway(gateway: Gateway): void {
+    if (!this.#gateways.delete(gatewayKeyOf(gateway))) return;
+    try {
+      this.#write({ op: 'no-gateway', ...gateway });
+    } catch (error) {
+      this.#behind = true;
+      this.#log.warn({ journal: this.#journal.path, error: messageOf(error) }, 'a gateway stays written down');
+    }
+  }
+
   close(): void {
     this.#journal.close();
     close(this.#lock);
@@ -230,6 +262,13 @@ export class AttachmentStore {
       case 'end':
         this.#remove(keyOf(record));
         break;
+      case 'gateway':
+      case 'no-gateway': {
+        const { op, ...gateway } = record;
+        if (op === 'gateway') this.#gateways.set(gatewayKeyOf(gateway), gateway);
+        else this.#gateways.delete(gatewayKeyOf(gateway));
+        break;
+      }
       case 'last':
         this.#last = [...record.ips];
         break;
@@ -255,6 +294,7 @@ export class AttachmentStore {
       records.push({ op: 'begin', ...record });
       if (done) records.push({ op: 'done', containerId: record.containerId, ifname: record.ifname });
     }
+    for (const gateway of this.#gateways.values()) records.push({ op: 'gateway', ...gateway });
     records.push({ op: 'last', ips: this.#last });
     this.#journal.rewrite(records);
     this.#written = records.length;
@@ -264,6 +304,8 @@ export class AttachmentStore {
 
 /** Neither part can hold a slash (libcni's rules for both). */
 const keyOf = ({ containerId, ifname }: Attachment): string => `${containerId}/${ifname}`;
+
+const gatewayKeyOf = ({ bridge, cidr }: Gateway): string => `${bridge} ${cidr}`;
 
 function openError(folder: string, error: unknown): CniError {
   const code = codeOf(error);
@@ -287,6 +329,9 @@ function asJournalRecord(value: unknown): JournalRecord | undefined {
     case 'done':
     case 'end':
       return hasKey ? (value as JournalRecord) : undefined;
+    case 'gateway':
+    case 'no-gateway':
+      return isText('bridge') && isText('cidr') && isText('boot') ? (value as JournalRecord) : undefined;
     case 'last':
       return hasIps ? (value as JournalRecord) : undefined;
     default:

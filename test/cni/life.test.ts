@@ -218,8 +218,11 @@ t.test("addresses, MTU and routes from the node's lease", { skip }, async t => {
   t.match(await node.add('two', config), { ips: [{ address: '10.5.9.2/24' }] });
   t.same(addressesOf(node.host, 'cni0').sort(), ['10.5.7.1/24', '10.5.9.1/24']);
   t.match(node.rules.present.get('net1/two/eth0'), { addresses: ['10.5.9.2'], except: ['10.5.0.0/16'] });
+  await node.restart();
   await node.del('one', config);
+  t.same(addressesOf(node.host, 'cni0'), ['10.5.9.1/24'], 'with the last pod behind it');
   await node.del('two', config);
+  t.same(addressesOf(node.host, 'cni0'), ['10.5.9.1/24'], "the lease's own stays");
   current = lease('10.5.11.0/24');
   await node.add('three', config);
   t.same(addressesOf(node.host, 'cni0'), ['10.5.11.1/24']);
@@ -229,6 +232,40 @@ t.test("addresses, MTU and routes from the node's lease", { skip }, async t => {
   node.rules.failure = 'no nft here';
   await node.add('four', config);
   t.match(await rejection(node.add('five', { ...config, ipMasq: true })), { message: /no nft here/ });
+});
+
+t.test('a bridge that several networks and a person share, while the lease changes', { skip }, async t => {
+  let current = lease('10.5.7.0/24');
+  const node = makeNode({ node: () => current });
+  t.teardown(() => node.remove());
+  const leased = { cniVersion: '1.0.0', name: 'net1', type: 'tulle-cni' };
+  const neighbour = { ...leased, name: 'net2' };
+  node.netlink.createBridge({ name: 'cni0', up: true });
+  node.netlink.addAddress('cni0', '192.0.2.1/24');
+  const bridge = (): string[] => addressesOf(node.host, 'cni0').sort();
+  await node.add('one', leased);
+  await node.add('two', neighbour);
+  t.same(bridge(), ['10.5.7.1/24', '192.0.2.1/24']);
+  await node.del('one', leased);
+  current = lease('10.5.9.0/24');
+  await node.add('three', leased);
+  t.same(bridge(), ['10.5.7.1/24', '10.5.9.1/24', '192.0.2.1/24'], 'a pod of another network needs the old gateway');
+
+  // An ADD that fails after it has removed the old gateway gives it back.
+  current = lease('10.5.11.0/24');
+  await node.del('three', leased);
+  t.same(bridge(), ['10.5.7.1/24', '192.0.2.1/24']);
+  await node.add('four', leased);
+  await node.del('four', leased);
+  current = lease('10.5.13.0/24');
+  node.rules.failure = 'no rules today';
+  await t.rejects(node.add('five', { ...leased, ipMasq: true }), /no rules today/);
+  t.same(bridge(), ['10.5.11.1/24', '10.5.7.1/24', '192.0.2.1/24']);
+  node.rules.failure = undefined;
+  await node.add('five', leased);
+  t.same(bridge(), ['10.5.13.1/24', '10.5.7.1/24', '192.0.2.1/24']);
+  await node.del('two', neighbour);
+  t.same(bridge(), ['10.5.13.1/24', '192.0.2.1/24'], 'what a person gave it stays');
 });
 
 t.test("a conflist of flannel's with the type changed", { skip }, async t => {

@@ -47,6 +47,24 @@ t.test('begun, done, ended', async t => {
   again.close();
 });
 
+t.test('gateways are remembered, also through a rewrite', async t => {
+  const store = open('gateways');
+  const [first, second] = ['10.5.1.1/24', '10.5.2.1/24'].map(cidr => ({ bridge: 'cni0', cidr, boot: 'this' }));
+  store.noteGateway(first);
+  store.noteGateway(second);
+  store.forgetGateway(first);
+  store.forgetGateway(first);
+  for (let i = 0; i < 1100; i++) {
+    store.begin(recordOf('a', ['10.5.1.2']));
+    store.end({ containerId: 'a', ifname: 'eth0' });
+  }
+  store.close();
+  t.ok(readFileSync(join(directory, 'gateways', 'journal')).length < 50_000, 'it was written anew');
+  const again = open('gateways');
+  t.same(again.gateways(), [second]);
+  again.close();
+});
+
 t.test('an end that could not be written frees the address all the same', async t => {
   const store = open('full');
   store.begin(recordOf('a', ['10.5.1.2']));
