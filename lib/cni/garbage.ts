@@ -8,7 +8,7 @@
  * The namespace's file is not asked: it can be unmounted under a running pod, and it can be left behind by one that ended.
  */
 import type { Rtnetlink } from '../netlink/netlink.ts';
-import { aliasOf, keyOfAlias } from './names.ts';
+import { hostLinkName, keyOfAlias } from './names.ts';
 import type { Attachment } from './plugin.ts';
 import { Problems, type Remover, removeAttachment } from './removal.ts';
 import type { AttachmentRecord, AttachmentStore } from './store.ts';
@@ -47,7 +47,8 @@ function removeStrayLinks(netlink: Rtnetlink, store: AttachmentStore, keys: Read
   for (const { name, alias } of netlink.links()) {
     const key = keyOfAlias(alias, store.network);
     if (key === undefined || keys.has(keyOf(key)) || store.get(key) !== undefined) continue;
-    if (aliasOf(key) === alias) netlink.deleteLink(name);
+    // A long alias was cut, and says another name then.
+    if (hostLinkName(key) === name) netlink.deleteLink(name);
   }
 }
 

@@ -13,9 +13,9 @@ export function hostLinkName({ network, containerId, ifname }: RuleKey): string 
   return `veth${hash.slice(0, 11)}`;
 }
 
-/** What `ip link` shows beside the host's end; the kernel keeps 255 bytes. No part can hold a slash. */
+/** What `ip link` shows beside the host's end; the kernel takes 255 bytes with the zero. No part can hold a slash. */
 export const aliasOf = ({ network, containerId, ifname }: RuleKey): string =>
-  `tulle:${network}/${containerId}/${ifname}`.slice(0, 255);
+  `tulle:${network}/${containerId}/${ifname}`.slice(0, 254);
 
 /** The inverse, for one network; undefined for other aliases. */
 export function keyOfAlias(alias: string | undefined, network: string): RuleKey | undefined {

@@ -10,7 +10,6 @@ import { NodeContext, type NodePluginOptions, ruleRequestOf } from './context.ts
 import { runDelegate } from './delegate.ts';
 import { collectGarbage } from './garbage.ts';
 import { ExhaustedError } from './ipam/reserve.ts';
-import { hostLinkName } from './names.ts';
 import { CNI_ERROR, CniError, type CniPlugin, type CniRequest, type CniResult } from './plugin.ts';
 import { isAtLeast } from './protocol/names.ts';
 import { Problems, removeAttachment, removeUnrecorded } from './removal.ts';
@@ -90,7 +89,11 @@ class Plugin implements NodePlugin {
     const { containerId, ifname, netns, config } = request;
     const key = { network, containerId, ifname };
     const problems = new Problems();
-    await problems.collect(() => removeUnrecorded(this.#context.host, hostLinkName(key), netns, ifname));
+    // An ADD of this network was refused, because another one's interface has the name: that one stays.
+    const isTaken = this.#context
+      .attachments()
+      .some(other => other.containerId === containerId && other.ifname === ifname);
+    await problems.collect(() => removeUnrecorded(this.#context.host, key, isTaken ? '' : netns));
     await problems.collect(() => this.#context.options.rules.detach(key));
     const { ipam } = config;
     if (ipam !== undefined && isDelegated(config)) {

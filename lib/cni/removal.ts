@@ -4,11 +4,11 @@
  * gone, so that what could not be removed is tried again.
  */
 import type { LinkRemover } from '../netlink/link-removal.ts';
-import type { Rtnetlink } from '../netlink/netlink.ts';
-import { withRtnetlink } from '../netlink/netlink.ts';
+import { type Link, type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
 import { codeOf, messageOf } from '../util/errors.ts';
 import { runDelegate } from './delegate.ts';
-import type { HostRules } from './host-rules.ts';
+import type { HostRules, RuleKey } from './host-rules.ts';
+import { aliasOf, hostLinkName } from './names.ts';
 import { CNI_ERROR, CniError } from './plugin.ts';
 import type { AttachmentRecord, AttachmentStore } from './store.ts';
 
@@ -38,7 +38,8 @@ export async function removeAttachment(
     await problems.collect(() => runDelegate({ ...call, netns, ...(namespace !== undefined && { namespace }) }));
   }
   problems.throwAny(`${containerId} ${ifname}`);
-  store.end(record);
+  // Not what the same names stand for by now.
+  if (store.get(record) === record) store.end(record);
 }
 
 /** The namespace's file leads to one that has the interface: then another plugin may want to look inside. */
@@ -50,18 +51,31 @@ function stillThere({ netns, ifname }: AttachmentRecord): boolean {
   }
 }
 
-/** Deletes an interface that no record tells of, if it is there and could be ours. */
-export function removeUnrecorded(netlink: Rtnetlink, hostLink: string, netns: string, ifname: string): void {
-  netlink.deleteLink(hostLink);
+/**
+ * Deletes an interface that no record tells of, if it is there and could be ours.
+ * @param netns '' where there is nothing to look into, or nothing in it is this attachment's
+ */
+export function removeUnrecorded(netlink: Rtnetlink, key: RuleKey, netns: string): void {
+  netlink.deleteLink(hostLinkName(key));
   if (netns === '') return;
   try {
     withRtnetlink(netns, inside => {
-      if (inside.link(ifname)?.kind === 'veth') inside.deleteLink(ifname);
+      const link = inside.link(key.ifname);
+      if (link?.kind === 'veth' && !isOfAnother(netlink, link, key)) inside.deleteLink(key.ifname);
     });
   } catch (error) {
     // A namespace that is gone, or is none any more, has no interface.
     if (!['ENOENT', 'EINVAL', 'ENOTDIR', 'ENXIO', 'ESRCH'].includes(codeOf(error) ?? '')) throw error;
   }
+}
+
+/** Its far end, if that is in the host, says what it is. */
+function isOfAnother(netlink: Rtnetlink, { peerIndex }: Link, key: RuleKey): boolean {
+  if (peerIndex === undefined) return false;
+  const batch = netlink.batch();
+  const host = batch.link(peerIndex);
+  batch.run();
+  return host.value?.alias?.startsWith('tulle:') === true && host.value.alias !== aliasOf(key);
 }
 
 /** Errors of steps that do not depend on one another. */

@@ -115,7 +115,7 @@ export interface LinkChanges {
    * where the kernel has no IPv6 or the link's MTU is too small for it.
    */
   linkLocal?: boolean;
-  /** free text, 255 bytes at most: what `ip link` shows a person */
+  /** free text, 254 bytes at most: what `ip link` shows a person */
   alias?: string;
   /** of a port; in the same call as `master` they would come too early */
   port?: Partial<BridgePort>;

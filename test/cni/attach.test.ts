@@ -343,3 +343,22 @@ t.test('several interfaces of one pod, several networks', { skip }, async t => {
   await node.del('one', second, { ifname: 'net1' });
   t.same(linksIn(node.pod('one')), ['eth0']);
 });
+
+t.test("a DEL of what was refused leaves another network's interface alone", { skip }, async t => {
+  const node = makeNode();
+  t.teardown(() => node.remove());
+  const second = { ...BRIDGE, name: 'net2', bridge: 'br2' };
+  await node.add('one');
+  const refused = /container veth name \(CNI_IFNAME\) "eth0" already exists/;
+  t.match(await rejection(node.add('one', second)), { message: refused });
+  await node.del('one', second);
+  t.same(linksIn(node.pod('one')), ['eth0']);
+  // Its record is lost: the far end still says whose it is.
+  node.plugin.close();
+  writeFileSync(join(node.dataDir, 'net1/journal'), '');
+  await node.restart();
+  await node.del('one', second);
+  t.same(linksIn(node.pod('one')), ['eth0']);
+  await node.del('one');
+  t.same(linksIn(node.pod('one')), []);
+});

@@ -169,6 +169,16 @@ t.test('GC without a list removes only what is surely dead', { skip }, async t =
   await gc();
   t.same(linksIn(node.pod('one')), []);
   t.same(linksIn(node.pod('four')), ['eth0']);
+
+  // An alias has 254 bytes: cut, it tells of a container that is in no list, and of no link of that name.
+  const long = 'x'.repeat(250);
+  const { interfaces } = await node.add('long', MASQUERADED, { containerId: long });
+  node.plugin.close();
+  writeFileSync(join(node.dataDir, 'net1/journal'), '');
+  await node.restart();
+  const valid = { config: MASQUERADED, validAttachments: [{ containerId: long, ifname: 'eth0' }] };
+  await node.plugin.gc(node.request('GC', valid));
+  t.not(node.netlink.link(interfaces[1].name), undefined, 'in use');
 });
 
 t.test('a reboot: every address is free again, and nobody has to be told', { skip }, async t => {
