@@ -145,10 +145,14 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
     // A renewal that changes nothing writes nothing: the keep-alive renewed, the comparison proves that the key is ours.
     // The first update of a process always writes, so that a second process with the same identity meets a 'conflict'.
     const ours = modRevisions.get(key) === lease.modRevision && leases.leaseOf(key) === id;
-    const unchanged = ours && value.equals(Buffer.from(encodeAttributes(lease.attributes)));
+    const before = Buffer.from(encodeAttributes(lease.attributes));
+    const unchanged = ours && value.equals(before);
+    const sameRevision = { ...request, target: 'Mod', result: 'Equal', mod_revision: lease.modRevision } as const;
+    const sameValue = { ...request, target: 'Value', result: 'Equal', value: before } as const;
     const response = await client.txn(
       {
-        compare: [{ ...request, target: 'Mod', result: 'Equal', mod_revision: lease.modRevision }],
+        // An etcd that was emptied counts anew and comes to the same numbers: of what we wrote we know the bytes, too.
+        compare: modRevisions.get(key) === lease.modRevision ? [sameRevision, sameValue] : [sameRevision],
         success: unchanged
           ? [{ request_range: request }]
           : [{ request_put: { ...request, value, lease: id, prev_kv: true } }],
@@ -168,10 +172,10 @@ export function openEtcdRegistry(options: EtcdRegistryOptions): Registry {
       }
       modRevision = Number(kv.mod_revision);
     }
-    const before = unchanged ? id : (leases.leaseOf(key) ?? current?.lease ?? noLease);
+    const left = unchanged ? id : (leases.leaseOf(key) ?? current?.lease ?? noLease);
     leases.attach(key, id === noLease ? undefined : id);
     modRevisions.set(key, modRevision);
-    if (before !== id) await leases.dropIfEmpty(before, until);
+    if (left !== id) await leases.dropIfEmpty(left, until);
     await leases.sweep(until);
     return { ...lease, attributes, expiresAtMs: held?.expiresAtMs ?? null, modRevision };
   }

@@ -96,3 +96,23 @@ t.test('etcd restored from a backup that is older than our lease: looked at now,
     await Promise.all([run, watch]);
   }
 });
+
+t.test('etcd emptied, and another node on our subnet at the very revision of our lease: no renewal', async t => {
+  const made = await bench(t);
+  const registry = made.registry();
+  const manager = new LeaseManager({ registry });
+  const lease = await manager.acquire(request(1));
+  await made.server.stop();
+  made.options.directory = `${made.directory}/empty`;
+  await made.restart();
+  const other = JSON.stringify(request(2).attributes);
+  await made.raw.put(`/coreos.com/network/subnets/${subnetKey(lease)}`).value(other);
+  const { leases } = await registry.list();
+  t.equal(leases[0].modRevision, lease.modRevision);
+  await t.rejects(registry.update(lease, lease.attributes, 60), { code: 'conflict' });
+  t.match(
+    await registry.list(),
+    { leases: [{ attributes: { PublicIP: '10.88.0.2' } }] },
+    'nothing was written over it',
+  );
+});
