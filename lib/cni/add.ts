@@ -21,6 +21,7 @@ import { readResolvConf } from './ipam/resolv-conf.ts';
 import { hostLinkName } from './names.ts';
 import { CNI_ERROR, type CniDns, CniError, type CniRequest, type CniResult } from './plugin.ts';
 import { settle } from './pod-end.ts';
+import { appendTo } from './previous.ts';
 import { removeAttachment } from './removal.ts';
 import { type Settings, settingsOf } from './settings.ts';
 import type { AttachmentRecord, AttachmentStore, Gateway } from './store.ts';
@@ -75,7 +76,8 @@ class Adding {
       request.signal.throwIfAborted();
       store.done(record);
       const { interfaces, ips, routes } = plugged;
-      return { interfaces, ips, routes, dns: hasContent(settings.config.dns) ? settings.config.dns : dns };
+      const own = { interfaces, ips, routes, dns: hasContent(settings.config.dns) ? settings.config.dns : dns };
+      return appendTo(request.prevResult, own);
     } catch (error) {
       const { log } = this.#context.options;
       // The record stays until all that it tells of is gone.

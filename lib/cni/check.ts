@@ -1,13 +1,14 @@
 /**
  * CHECK: whether the attachment still is what the result says. The result is the last one of the chain, so what later
- * plugins changed and told (a MAC address by tuning) is expected as they told it; what results do not tell (an MTU, a
- * sysctl) is theirs to check.
+ * plugins changed and told (a MAC address by tuning) is expected as they told it; what they change without a word (an
+ * MTU, although results have had one since 1.1.0; a sysctl) is theirs to check.
  */
 import { type Link, type Rtnetlink, withRtnetlink } from '../netlink/netlink.ts';
 import { messageOf } from '../util/errors.ts';
 import { familyOfText, formatIp, parseIpCidr } from './ipam/address.ts';
 import { CNI_ERROR, CniError, type CniInterface, type CniRequest, type CniResult } from './plugin.ts';
 import { destinationOf } from './pod-end.ts';
+import { ownIps } from './previous.ts';
 import type { Settings } from './settings.ts';
 import type { AttachmentRecord } from './store.ts';
 
@@ -67,10 +68,9 @@ function checkLink(link: Link, told: CniInterface, kind: string): void {
   }
 }
 
-function checkAddresses(netlink: Rtnetlink, { ifname }: CniRequest, { interfaces, ips }: CniResult): void {
+function checkAddresses(netlink: Rtnetlink, { ifname }: CniRequest, result: CniResult): void {
   const present = new Set(netlink.addresses({ link: ifname }).map(ip => `${ip.address}/${ip.prefixLength}`));
-  for (const { address, interface: index } of ips) {
-    if (index !== undefined && interfaces[index]?.name !== ifname) continue;
+  for (const { address } of ownIps(result, ifname)) {
     if (!present.has(canonical(address))) throw failed(`address ${address} is missing on ${ifname}`);
   }
 }
@@ -109,7 +109,7 @@ function checkHostEnd(
   if (link.peerIndex !== inside.index) throw failed(`${link.name} is not the other end of ${request.ifname}`);
   if (!link.up) throw failed(`interface ${link.name} is down`);
   if (config.mode === 'ptp') {
-    checkGateways(netlink, link.name, result);
+    checkGateways(netlink, link.name, ownIps(result, request.ifname));
     return;
   }
   const bridge = netlink.link(config.bridge);
@@ -121,10 +121,10 @@ function checkHostEnd(
   if (config.hairpinMode && !link.port?.hairpin) throw failed(`port ${link.name} is not in hairpin mode`);
   if (config.portIsolation && !link.port?.isolated) throw failed(`port ${link.name} is not isolated`);
   if (config.macspoofchk && !link.port?.locked) throw failed(`port ${link.name} takes frames from any MAC address`);
-  if (settings.isGateway) checkGateways(netlink, config.bridge, result);
+  if (settings.isGateway) checkGateways(netlink, config.bridge, ownIps(result, request.ifname));
 }
 
-function checkGateways(netlink: Rtnetlink, link: string, { ips }: CniResult): void {
+function checkGateways(netlink: Rtnetlink, link: string, ips: CniResult['ips']): void {
   const present = new Set(netlink.addresses({ link }).map(ip => ip.address));
   for (const { gateway } of ips) {
     if (gateway === undefined) continue;

@@ -11,6 +11,7 @@ import { runDelegate } from './delegate.ts';
 import { collectGarbage } from './garbage.ts';
 import { ExhaustedError } from './ipam/reserve.ts';
 import { CNI_ERROR, CniError, type CniPlugin, type CniRequest, type CniResult } from './plugin.ts';
+import { ownIps } from './previous.ts';
 import { isAtLeast } from './protocol/names.ts';
 import { Problems, removeAttachment, removeUnrecorded } from './removal.ts';
 import { isDelegated } from './settings.ts';
@@ -129,7 +130,7 @@ class Plugin implements NodePlugin {
     const record = store.get(request);
     checkAttachment(this.#context.host, request, settings, record);
     if (settings.masquerade && settings.masqueradeAsked) {
-      const ips = request.prevResult?.ips ?? [];
+      const ips = request.prevResult === undefined ? [] : ownIps(request.prevResult, request.ifname);
       await this.#context.options.rules.check(
         ruleRequestOf(
           request,
