@@ -12,8 +12,8 @@ export interface Dispatcher {
   plugin: CniPlugin;
   schedule: Schedule;
   log: Logger;
-  /** Called in the container's turn before an ADD: what was written down about its past is void now. */
-  onAdd?(request: CniRequest): void;
+  /** Called in the container's turn, before an ADD and after a DEL: what was written down about its past is void now. */
+  forget?(request: CniRequest): void;
   /** Called after each call, with the code of its error or 0. */
   onDone?: OnCallDone;
 }
@@ -61,7 +61,7 @@ async function inTurn(dispatcher: Dispatcher, request: CniRequest, isWanted: () 
     case 'ADD':
       return schedule.run(name, request.containerId, () => add(dispatcher, request));
     case 'DEL':
-      return empty(schedule.run(name, request.containerId, async () => isWanted() && (await plugin.del(request))));
+      return empty(schedule.run(name, request.containerId, async () => isWanted() && (await del(dispatcher, request))));
     case 'CHECK':
       return empty(schedule.run(name, request.containerId, () => plugin.check(request)));
     case 'GC':
@@ -77,10 +77,15 @@ async function empty(work: Promise<unknown>): Promise<AnswerFrame> {
   return EMPTY_ANSWER;
 }
 
+async function del({ plugin, forget }: Dispatcher, request: CniRequest): Promise<void> {
+  await plugin.del(request);
+  forget?.(request);
+}
+
 /** An attachment whose result cannot be handed over is taken back: the runtime knows nothing of it. */
 async function add(dispatcher: Dispatcher, request: CniRequest): Promise<AnswerFrame> {
   request.signal.throwIfAborted();
-  dispatcher.onAdd?.(request);
+  dispatcher.forget?.(request);
   const result = await dispatcher.plugin.add(request);
   try {
     const stdout = printJson(printResult(result, request.config.cniVersion));

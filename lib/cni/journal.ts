@@ -23,6 +23,9 @@ export class Journal {
   #file: number;
   #length: number;
   #failed = false;
+  #closed = false;
+  /** The file at the path is not the one that we have open. */
+  #moved = false;
   readonly #write: typeof writeSync;
 
   private constructor(path: string, file: number, length: number, write: typeof writeSync) {
@@ -56,6 +59,8 @@ export class Journal {
 
   /** Throws Node's system error (ENOSPC, EIO); nothing of the record is in the file then. */
   append(record: unknown): void {
+    this.#throwClosed();
+    if (this.#moved) this.#reopen();
     // Half a line that could not be taken back would swallow the next one.
     if (this.#failed) this.#takeBack();
     const bytes = Buffer.from(printRecord(record));
@@ -80,18 +85,33 @@ export class Journal {
 
   /** Puts these records in the place of all; a kill in between leaves the old file or the new one. */
   rewrite(records: Iterable<unknown>): void {
+    this.#throwClosed();
     let text = '';
     for (const record of records) text += printRecord(record);
     writeFileAtomic(this.path, text, 0o600);
+    this.#length = Buffer.byteLength(text);
+    this.#failed = false;
+    this.#moved = true;
+    this.#reopen();
+  }
+
+  /** Where this fails (too many open files) the next append tries again, and does not write where nobody reads. */
+  #reopen(): void {
     const file = openSync(this.path, 'a', 0o600);
     closeSync(this.#file);
     this.#file = file;
-    this.#length = Buffer.byteLength(text);
-    this.#failed = false;
+    this.#moved = false;
   }
 
+  /** The number of a closed file is soon another file's. */
+  #throwClosed(): void {
+    if (this.#closed) throw Object.assign(new Error(`EBADF: ${this.path} was closed`), { code: 'EBADF' });
+  }
+
+  /** Closing twice is harmless. */
   close(): void {
-    closeSync(this.#file);
+    if (!this.#closed) closeSync(this.#file);
+    this.#closed = true;
   }
 }
 

@@ -41,10 +41,11 @@ export class PendingDels {
   async drain(): Promise<void> {
     const { log } = this.#options;
     let done = 0;
-    for (const name of this.#names()) {
-      this.#left.add(name);
-      if (await this.#perform(name)) done++;
-    }
+    const names = this.#names();
+    this.#left.clear();
+    for (const name of names) this.#left.add(name);
+    // Some become void while others are done.
+    for (const name of names) if (this.#left.has(name) && (await this.#perform(name))) done++;
     if (done > 0) log.info({ done, folder: this.#folder }, 'DELs from the time without a daemon are done');
     if (this.#left.size === 0 || this.#closed) return;
     log.warn(
@@ -55,11 +56,12 @@ export class PendingDels {
     this.#timer.unref();
   }
 
-  /** An ADD begins for this attachment: a DEL from its past would now do harm. */
+  /**
+   * An ADD begins for this attachment, or a DEL is done: one from its past would now, or at the next start, do harm. Also
+   * one that was not there when we looked, by a client that gave us up.
+   */
   forget({ config, containerId, ifname }: CniRequest): void {
-    if (this.#left.size === 0) return;
-    const name = pendingName(config.name, containerId, ifname);
-    if (this.#left.has(name)) this.#remove(name);
+    this.#remove(pendingName(config.name, containerId, ifname));
   }
 
   close(): void {
@@ -80,7 +82,7 @@ export class PendingDels {
       for (const name of names.filter(name => name.endsWith('.tmp'))) this.#sweep(name);
       return names
         .filter(name => /^[0-9a-f]{16}\.del$/.test(name))
-        .map(name => ({ name, time: statSync(join(this.#folder, name)).mtimeMs }))
+        .map(name => ({ name, time: statSync(join(this.#folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
         .sort((a, b) => a.time - b.time)
         .map(({ name }) => name);
     } catch (error) {
@@ -91,7 +93,9 @@ export class PendingDels {
 
   #sweep(name: string): void {
     const path = join(this.#folder, name);
-    if (Date.now() - statSync(path).mtimeMs > ABANDONED_MS) rmSync(path, { force: true });
+    // Its client may rename it at this moment.
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (status !== undefined && Date.now() - status.mtimeMs > ABANDONED_MS) rmSync(path, { force: true });
   }
 
   async #perform(name: string): Promise<boolean> {

@@ -59,7 +59,7 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
     plugin,
     schedule: new Schedule({ running: options.running ?? MAX_RUNNING, waiting: MAX_WAITING }),
     log,
-    onAdd: request => pending.forget(request),
+    forget: request => pending.forget(request),
     ...(options.onDone !== undefined && { onDone: options.onDone }),
   };
   const ending = new AbortController();

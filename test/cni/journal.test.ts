@@ -1,4 +1,13 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -86,4 +95,18 @@ t.test('written anew', async t => {
   t.equal(journal.length, readFileSync(path).length);
   journal.close();
   t.same(Journal.open(path).content.records, [{ only: 1 }, { more: 2 }]);
+});
+
+t.test('closed', async t => {
+  const path = join(directory, 'closed');
+  const { journal } = Journal.open(path);
+  journal.append({ a: 1 });
+  journal.close();
+  const other = openSync(join(directory, 'other'), 'w'); // has the number by now
+  t.throws(() => journal.append({ b: 2 }), { code: 'EBADF' });
+  t.throws(() => journal.rewrite([]), { code: 'EBADF' });
+  journal.close();
+  closeSync(other);
+  t.equal(readFileSync(join(directory, 'other')).length, 0);
+  t.same(Journal.open(path).content.records, [{ a: 1 }]);
 });

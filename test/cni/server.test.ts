@@ -1,6 +1,6 @@
 // The server of the CNI socket: whose it is, who may ask, who must wait, and what becomes of those who go away.
 import { spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -350,6 +350,43 @@ t.test('DELs that were written down', { skip }, async t => {
     t.ok(existsSync(file), 'another ADD does not touch it');
     t.equal((await ask(socket, frame('ADD', 'a')))?.exitCode, 0);
     t.notOk(existsSync(file));
+  });
+
+  t.test('are void also when nobody knew of them', async t => {
+    const { socket } = await serve(t);
+    for (const command of ['ADD', 'DEL']) {
+      // By a client that gave up a daemon that is busy.
+      const file = write(socket, pendingName('net', 'a', 'eth0'), frame('DEL', 'a'));
+      const other = write(socket, pendingName('net', 'b', 'eth0'), frame('DEL', 'b'));
+      t.equal((await ask(socket, frame(command, 'a')))?.exitCode, 0);
+      t.same([file, other].map(existsSync), [false, true], `after ${command}`);
+    }
+  });
+
+  t.test('are void while others are done', async t => {
+    const socket = freshSocket();
+    for (const [age, pod] of ['b', 'a'].entries()) {
+      const file = write(socket, pendingName('net', pod, 'eth0'), frame('DEL', pod));
+      utimesSync(file, 1000 - age, 1000 - age); // they are done in the order of their times
+    }
+    const plugin = fakePlugin();
+    let failing = true;
+    const gate = deferred();
+    plugin.before = async ({ command, containerId }) => {
+      if (command !== 'DEL') return;
+      if (failing) throw new Error('busy');
+      if (containerId === 'a') await gate.promise;
+    };
+    const server = await startCniServer({ socket, plugin, log: silentLogger, retryMs: 20 });
+    t.teardown(() => server.close());
+    failing = false;
+    const deletions = (pod: string): number => plugin.log().filter(line => line === `DEL ${pod} eth0`).length;
+    const before = deletions('b');
+    await until('the second round has begun', () => deletions('a') > 1);
+    t.equal((await ask(socket, frame('ADD', 'b')))?.exitCode, 0);
+    gate.resolve();
+    await until('it is over', () => !existsSync(join(`${socket}.pending`, pendingName('net', 'a', 'eth0'))));
+    t.equal(deletions('b'), before, 'the pod is alive');
   });
 
   t.test('only when they are that', async t => {
