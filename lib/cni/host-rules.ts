@@ -20,6 +20,6 @@ export interface HostRules {
   attach(request: RuleRequest): void | Promise<void>;
   /** Removes what `attach` made for this key; removing what is missing succeeds. */
   detach(key: RuleKey): void | Promise<void>;
-  /** Throws when a rule that `attach` made is missing. */
+  /** Throws when a rule that `attach` made is missing; with the code 'no-rules' where none can be made. */
   check(request: RuleRequest): void | Promise<void>;
 }

@@ -14,7 +14,7 @@ import { CNI_ERROR, CniError, type CniPlugin, type CniRequest, type CniResult } 
 import { ownIps } from './previous.ts';
 import { isAtLeast } from './protocol/names.ts';
 import { Problems, removeAttachment, removeUnrecorded } from './removal.ts';
-import { isDelegated } from './settings.ts';
+import { isDelegated, type Settings } from './settings.ts';
 
 export type { NodePluginOptions } from './context.ts';
 export type { HostRules, RuleKey, RuleRequest } from './host-rules.ts';
@@ -129,19 +129,22 @@ class Plugin implements NodePlugin {
     const store = await this.#context.storeOf(request);
     const record = store.get(request);
     checkAttachment(this.#context.host, request, settings, record);
-    if (settings.masquerade && settings.masqueradeAsked) {
-      const ips = request.prevResult === undefined ? [] : ownIps(request.prevResult, request.ifname);
-      await this.#context.options.rules.check(
-        ruleRequestOf(
-          request,
-          settings,
-          ips.map(ip => ip.address),
-        ),
-      );
-    }
+    // Unasked, it is what this attachment was made with that counts: the lease may say something else by now.
+    if (settings.masqueradeAsked || (settings.masquerade && record?.rules)) await this.#checkRules(request, settings);
     const { addressing } = settings;
     if (addressing.kind === 'delegated') {
       await runDelegate(this.#context.delegateCall(request, addressing.type, addressing.config));
+    }
+  }
+
+  async #checkRules(request: CniRequest, settings: Settings): Promise<void> {
+    const ips = request.prevResult === undefined ? [] : ownIps(request.prevResult, request.ifname);
+    const addresses = ips.map(ip => ip.address);
+    try {
+      await this.#context.options.rules.check(ruleRequestOf(request, settings, addresses));
+    } catch (error) {
+      // A pod that did not ask was attached without.
+      if (settings.masqueradeAsked || codeOf(error) !== 'no-rules') throw error;
     }
   }
 

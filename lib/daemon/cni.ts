@@ -79,10 +79,11 @@ function attachmentRules(rules: () => HostRules | undefined): AttachmentRules {
     attach: ({ addresses, except, ...key }) =>
       opened().ensureMasquerade({ id: ruleId(key), addresses, exceptNetworks: except }),
     detach: key => opened().removeMasquerade(ruleId(key)),
-    check: key => {
+    check: async key => {
       const { tool, degraded } = opened().state();
-      if (degraded !== undefined) throw new TulleError('rules', `masquerading with ${tool} does not work: ${degraded}`);
-      if (opened().list().includes(ruleId(key))) return;
+      if (degraded !== undefined)
+        throw new TulleError('no-rules', `masquerading with ${tool} does not work: ${degraded}`);
+      if (await opened().stands(ruleId(key))) return;
       throw new TulleError('rules', `the rule that masquerades ${ruleId(key)} is missing`);
     },
   };

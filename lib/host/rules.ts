@@ -29,6 +29,8 @@ export interface HostRules {
   ensureMasquerade(attachment: MasqueradeRequest): Promise<void>;
   /** Succeeds when there is nothing to remove. */
   removeMasquerade(id: string): Promise<void>;
+  /** Whether the id has rules and they stand, with all that they need, by a look at the packet filter. */
+  stands(id: string): Promise<boolean>;
   /** The ids that have rules, also those that an earlier process made. */
   list(): string[];
   /** The tool in use, and what is wrong, if anything is. */
@@ -139,6 +141,18 @@ class Masquerade implements HostRules {
         [],
       ),
     );
+  }
+
+  stands(id: string): Promise<boolean> {
+    return this.#inTurn(async () => {
+      const all = [...this.#entries.values()];
+      const families = new Set(all.filter(entry => entry.id === id).map(entry => entry.family));
+      for (const family of families) {
+        const store = this.#stores.get(family);
+        if (!(await store?.intact(all.filter(entry => entry.family === family)))) return false;
+      }
+      return families.size > 0;
+    });
   }
 
   list(): string[] {

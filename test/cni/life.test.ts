@@ -240,7 +240,13 @@ t.test("addresses, MTU and routes from the node's lease", { skip }, async t => {
   // Rules that nobody asked for by name are no reason to refuse a pod.
   current = lease('10.5.11.0/24', { masquerade: false });
   node.rules.failure = 'no nft here';
-  await node.add('four', config);
+  const four = await node.add('four', config);
+  const call = { containerId: 'four', netns: node.pod('four'), config, prevResult: four };
+  const check = (): Promise<{ message: string }> => rejection(node.plugin.check(node.request('CHECK', call)));
+  node.rules.checkCode = 'no-rules';
+  t.match(await check(), { message: 'it succeeded' }, 'none can be made here');
+  node.rules.checkCode = 'rules';
+  t.match(await check(), { message: /no rule for net1\/four\/eth0/ });
   t.match(await rejection(node.add('five', { ...config, ipMasq: true })), { message: /no nft here/ });
 });
 

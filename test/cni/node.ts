@@ -10,7 +10,7 @@ import { parseArgs } from '../../lib/cni/protocol/environment.ts';
 import { makeNamespace } from '../../lib/netlink/namespace.ts';
 import { openRtnetlink, type Rtnetlink, withRtnetlink } from '../../lib/netlink/netlink.ts';
 import { removeNamespace } from '../../lib/sys/sys.ts';
-import { messageOf } from '../../lib/util/errors.ts';
+import { messageOf, TulleError } from '../../lib/util/errors.ts';
 import { silentLogger } from '../../lib/util/log.ts';
 
 /** Rules that are only remembered. */
@@ -18,6 +18,8 @@ export class FakeRules implements HostRules {
   readonly present = new Map<string, RuleRequest>();
   failure: string | undefined;
   detachFailure: string | undefined;
+  /** Of the error that says that a rule is missing. */
+  checkCode = 'rules';
   /** Called when a rule was made. */
   onAttach: () => void = () => {};
 
@@ -33,7 +35,8 @@ export class FakeRules implements HostRules {
   }
 
   check(request: RuleRequest): void {
-    if (!this.present.has(keyOf(request))) throw new Error(`no rule for ${keyOf(request)}`);
+    if (this.present.has(keyOf(request))) return;
+    throw new TulleError(this.checkCode, `no rule for ${keyOf(request)}`);
   }
 }
 

@@ -59,6 +59,7 @@ for (const set of ['nft', 'iptables'] as const) {
     t.equal(source(stage), NODE_OUTSIDE);
     t.equal(stage.send(stage.pod, POD, stage.far, FAR), POD, 'the pod network is left alone');
     t.same(rules.list(), [A.id]);
+    t.same([await rules.stands(A.id), await rules.stands('net/b/eth0')], [true, false]);
 
     const other = { id: 'net/b/eth0', addresses: ['10.5.1.3'], exceptNetworks: NETWORKS };
     await rules.ensureMasquerade(other);
@@ -122,6 +123,7 @@ for (const set of ['nft', 'iptables'] as const) {
     t.equal(source(stage), NODE_OUTSIDE);
     // Right after a flush, before anybody has looked.
     stage.run(tools.nft, ...flush);
+    t.notOk(await rules.stands(A.id), 'what is remembered is not what is there');
     await rules.ensureMasquerade({ id: 'b', addresses: ['10.5.1.3'], exceptNetworks: [] });
     stage.run(tools.nft, ...flush);
     await rules.removeMasquerade('b');
