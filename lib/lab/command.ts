@@ -149,7 +149,10 @@ async function labStatus(args: readonly string[]): Promise<number> {
   noArguments(options, 'status');
   const state = runningLab(store.stateRoot(), nameOf(options));
   if (!state.record.ready) throw new TulleError('starting', `the lab "${state.record.name}" is still coming up`);
-  return print(readFileSync(join(state.directory, options.flags.has('json') ? 'result.json' : 'picture.txt'), 'utf8'));
+  if (options.flags.has('json')) return print(readFileSync(join(state.directory, 'result.json'), 'utf8'));
+  const url = store.loadPageUrl(state);
+  const page = url === undefined ? '' : `The microscope, for your browser: ${url}\n`;
+  return print(readFileSync(join(state.directory, 'picture.txt'), 'utf8') + page);
 }
 
 const wantsHelp = (options: ParsedOptions): boolean => options.flags.has('help') || options.flags.has('h');

@@ -1,20 +1,20 @@
 /** `tulle lesson …`: arguments in, exit code out. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TulleError } from '../util/errors.ts';
 import { down } from './down.ts';
 import { programName } from './hints.ts';
-import { answer, type Lesson, lessonLab, lookAt, report } from './lesson.ts';
+import { answer, type Lesson, lessonLab, lookAt, needsSetUp, report, setUp } from './lesson.ts';
 import { LESSON_HELP } from './lesson-help.ts';
 import { LESSONS } from './lesson-list.ts';
 import { type OptionTable, type ParsedOptions, parseOptions, usageError } from './options.ts';
 import { isInside, runBeside } from './rootless.ts';
 import { runningLab } from './running.ts';
 import { packageRoot, program } from './spawn.ts';
-import { type LabState, loadState, ownerAlive, stateRoot } from './state.ts';
+import { type LabState, loadPageUrl, loadState, ownerAlive, stateRoot } from './state.ts';
 
 const OPTIONS: OptionTable = {
   help: { flag: true },
@@ -57,7 +57,7 @@ async function attend(chosen: Lesson, options: ParsedOptions): Promise<number> {
   if (options.flags.has('where')) return print(`${state.directory}\n`);
   if (state.record.rootless && !isInside()) return runBeside(state, root);
   if (options.flags.has('set-up')) {
-    await chosen.setUp?.(state);
+    await setUp(chosen, state);
     return 0;
   }
   const said = options.values.get('answer');
@@ -82,40 +82,58 @@ async function begin(chosen: Lesson): Promise<number> {
   const before = loadState(root, name);
   if (before !== undefined && ownerAlive(before)) {
     print(`The lab of lesson ${chosen.number} stands already.\n\n`);
+    // It may still be coming up, or its start was interrupted.
+    await waitUntilReady(root, name, () => (ownerAlive(before) ? undefined : 'it has ended'));
+    await prepare(chosen, root);
   } else {
     process.stderr.write(`Setting up the lab "${name}" …\n`);
     await startLab(chosen, root);
   }
-  return print(introduction(chosen, loadState(root, name)!.directory));
+  return print(introduction(chosen, loadState(root, name)!));
 }
 
-/** `lab up` in the background, until it is ready. */
+/** `lab up` in the background, until it is ready and prepared. Who interrupts that wants no lab. */
 async function startLab(chosen: Lesson, root: string): Promise<void> {
   const name = lessonLab(chosen);
   const folder = mkdtempSync(join(tmpdir(), 'tulle-lesson-'));
   const logFile = join(folder, 'up.log');
+  const child = detached(['lab', 'up', '--name', name, '--seconds', '1', ...chosen.up], logFile);
+  const giveUp = (signal: NodeJS.Signals): void => {
+    child.kill('SIGTERM');
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(128 + constants.signals[signal]);
+  };
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  for (const signal of signals) process.on(signal, giveUp);
   try {
-    const child = detached(['lab', 'up', '--name', name, '--seconds', '1', ...chosen.up], logFile);
-    for (const deadline = performance.now() + UP_MS; ; await delay(50)) {
-      if (loadState(root, name)?.record.ready === true) break;
-      if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined)
-        throw new TulleError('lab', `the lab did not come up: ${lastLine(logFile)}`);
-      if (performance.now() > deadline) {
-        child.kill('SIGTERM');
-        throw new TulleError('lab', `the lab is not up after ${UP_MS / 1000} s: ${lastLine(logFile)}`);
-      }
-    }
-    if (chosen.setUp === undefined) return;
-    try {
-      const code = await attend(chosen, parseOptions(['--set-up'], OPTIONS, ''));
-      if (code !== 0) throw new TulleError('lab', 'the lab could not be prepared');
-    } catch (error) {
-      await down(root, name);
-      throw error;
-    }
+    await waitUntilReady(root, name, () =>
+      child.exitCode !== null || child.signalCode !== null || child.pid === undefined ? lastLine(logFile) : undefined,
+    );
+    await prepare(chosen, root);
+  } catch (error) {
+    await down(root, name);
+    throw error;
   } finally {
+    for (const signal of signals) process.off(signal, giveUp);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** `failure`: why it will never be. */
+async function waitUntilReady(root: string, name: string, failure: () => string | undefined): Promise<void> {
+  const deadline = performance.now() + UP_MS;
+  while (loadState(root, name)?.record.ready !== true) {
+    const why = failure();
+    if (why !== undefined) throw new TulleError('lab', `the lab did not come up: ${why}`);
+    if (performance.now() > deadline) throw new TulleError('lab', `the lab is not up after ${UP_MS / 1000} s`);
+    await delay(50);
+  }
+}
+
+async function prepare(chosen: Lesson, root: string): Promise<void> {
+  if (!needsSetUp(chosen, labOf(chosen, root))) return;
+  const code = await attend(chosen, parseOptions(['--set-up'], OPTIONS, ''));
+  if (code !== 0) throw new TulleError('lab', 'the lab could not be prepared');
 }
 
 function detached(args: readonly string[], logFile: string): ChildProcess {
@@ -135,7 +153,8 @@ function lastLine(file: string): string {
   return readFileSync(file, 'utf8').trimEnd().split('\n').at(-1) ?? '';
 }
 
-function introduction(chosen: Lesson, directory: string): string {
+function introduction(chosen: Lesson, state: LabState): string {
+  const url = loadPageUrl(state);
   const page = join(packageRoot(), 'docs/lessons', chosen.page);
   const goals = chosen.goals.map((goal, i) => `  ${i + 1}. ${goal.task}\n`);
   const tulle = programName();
@@ -143,8 +162,8 @@ function introduction(chosen: Lesson, directory: string): string {
 
 ${chosen.why}
 
-Your lab is called ${lessonLab(chosen)}; its files are in ${directory}.
-${existsSync(page) ? `The text: ${page}\n` : ''}
+Your lab is called ${lessonLab(chosen)}; its files are in ${state.directory}.
+${url === undefined ? '' : `The microscope, for your browser: ${url}\n`}${existsSync(page) ? `The text: ${page}\n` : ''}
 What is to be done:
 ${goals.join('')}
   ${tulle} lesson ${chosen.number} --check    says what is still missing

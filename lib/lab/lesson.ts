@@ -45,6 +45,8 @@ export interface Scene {
 interface Memory {
   reached: number[];
   answers: string[];
+  /** The lab was prepared: a start that was interrupted before that goes on there. */
+  isSetUp: boolean;
 }
 
 export interface GoalResult {
@@ -60,12 +62,16 @@ const MOST_ANSWERS = 100;
 
 function loadMemory(state: LabState): Memory {
   try {
-    const { reached, answers } = JSON.parse(readFileSync(memoryFile(state), 'utf8')) as Partial<Memory>;
-    if (Array.isArray(reached) && Array.isArray(answers)) return { reached, answers };
+    const {
+      reached,
+      answers,
+      isSetUp = false,
+    } = JSON.parse(readFileSync(memoryFile(state), 'utf8')) as Partial<Memory>;
+    if (Array.isArray(reached) && Array.isArray(answers)) return { reached, answers, isSetUp };
   } catch {
     // none yet
   }
-  return { reached: [], answers: [] };
+  return { reached: [], answers: [], isSetUp: false };
 }
 
 function saveMemory(state: LabState, memory: Memory): void {
@@ -80,6 +86,16 @@ export function answer(state: LabState, text: string): void {
   memory.answers = [...memory.answers, text.trim().slice(0, 200)].slice(-MOST_ANSWERS);
   saveMemory(state, memory);
 }
+
+/** Prepares the lab, if the lesson wants that and it has not been done. */
+export async function setUp(lesson: Lesson, state: LabState): Promise<void> {
+  if (!needsSetUp(lesson, state)) return;
+  await lesson.setUp?.(state);
+  saveMemory(state, { ...loadMemory(state), isSetUp: true });
+}
+
+export const needsSetUp = (lesson: Lesson, state: LabState): boolean =>
+  lesson.setUp !== undefined && !loadMemory(state).isSetUp;
 
 /** Looks at every goal. What cannot be looked at is not reached, and says why. */
 export async function lookAt(lesson: Lesson, state: LabState): Promise<GoalResult[]> {

@@ -7,6 +7,7 @@
  *   ROOT/lab/ns/…         the namespaces: bind mounts of nsfs
  *   ROOT/lab/exec/PID     commands that `lab exec` runs in the lab
  *   ROOT/lab/faults.json  what is broken on purpose (fault-record.ts)
+ *   ROOT/lab/page.url     the address of the live page, with its token: for us alone
  *   ROOT/lab/…            registry, logs, subnet.env of each node
  *
  * ROOT is /run/tulle/lab for root, $XDG_RUNTIME_DIR/tulle/lab or /tmp/tulle-UID/lab for others.
@@ -203,6 +204,22 @@ export function loadState(root: string, name: string): LabState | undefined {
   try {
     const record: unknown = JSON.parse(readFileSync(recordFile(directory), 'utf8'));
     return isRecord(record) ? { directory, record } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const pageFile = (directory: string): string => join(directory, 'page.url');
+
+/** Notes where the page is, for whoever asks later. */
+export function savePageUrl({ directory }: LabState, url: string): void {
+  writeFileSync(pageFile(directory), `${url}\n`, { mode: 0o600 });
+}
+
+/** The address of the lab's page; undefined when it has none. */
+export function loadPageUrl({ directory }: LabState): string | undefined {
+  try {
+    return readFileSync(pageFile(directory), 'utf8').trim();
   } catch {
     return undefined;
   }

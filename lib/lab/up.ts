@@ -72,11 +72,13 @@ export async function up(options: UpOptions): Promise<number> {
     facts = standing?.facts;
     if (standing === undefined) ended = true;
     else {
-      show(standing.facts, options);
-      if (!options.once) {
-        page = await openPage(standing, options, progress, end.signal);
-        await end.promise;
-      }
+      if (!options.once) page = await openPage(standing, options, progress, end.signal);
+      // Now that whoever waits for it finds everything.
+      store.updateState(standing.state, record => {
+        record.ready = true;
+      });
+      show(standing.facts, options, page);
+      if (!options.once) await end.promise;
     }
   } finally {
     end.begin();
@@ -203,9 +205,6 @@ async function run(options: UpOptions, progress: Progress, signal: AbortSignal):
   signal.throwIfAborted();
   writeFileSync(join(state.directory, 'picture.txt'), picture(facts).join('\n'));
   writeFileSync(join(state.directory, 'result.json'), `${JSON.stringify(resultOf(facts))}\n`);
-  store.updateState(state, record => {
-    record.ready = true;
-  });
   const replaced = new WeakSet<Daemon>();
   const report = (): void => {
     for (const daemon of daemons) reportEnd(daemon, progress, () => signal.aborted || replaced.has(daemon));
@@ -231,7 +230,7 @@ async function openPage(
   try {
     const past = registry === 'etcd' ? { past: () => readPast(state) } : {};
     const server = await startLabPage({ state, facts, port: pagePort, replace, signal, ...past, ...insideDoor() });
-    process.stderr.write(`The microscope, for your browser: ${server.url}\n`);
+    store.savePageUrl(state, server.url);
     return server;
   } catch (error) {
     progress.note(`there is no page: ${messageOf(error)}`);
@@ -289,8 +288,9 @@ function reportEnd(daemon: Daemon, progress: Progress, isExpected: () => boolean
   });
 }
 
-function show(facts: LabFacts, options: UpOptions): void {
+function show(facts: LabFacts, options: UpOptions, page: PageServer | undefined): void {
   if (!options.json) process.stdout.write(`${picture(facts).join('\n')}\n`);
   else if (!options.once) process.stdout.write(`${JSON.stringify(resultOf(facts))}\n`);
   if (!options.once) process.stderr.write('The lab is up. Ctrl-C takes it down.\n');
+  if (page !== undefined) process.stderr.write(`The microscope, for your browser: ${page.url}\n`);
 }

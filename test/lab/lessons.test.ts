@@ -1,21 +1,23 @@
 // The lessons as text: what the pages, the index and the command say agrees. lessons-*.test.ts play them.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { costOf, costTable, cpuMsIn, parseIo } from '../../lib/lab/cost.ts';
 import { forgedPacket } from '../../lib/lab/forge.ts';
-import { answer, type Lesson, lookAt, report } from '../../lib/lab/lesson.ts';
+import { answer, type Lesson, lookAt, needsSetUp, report, setUp } from '../../lib/lab/lesson.ts';
 import { LESSONS } from '../../lib/lab/lesson-list.ts';
 import { readNotes, writeNote } from '../../lib/lab/notebook.ts';
+import { isAlive } from '../../lib/lab/process.ts';
 import { changeFlags } from '../../lib/lab/restart.ts';
 import { packageRoot, program } from '../../lib/lab/spawn.ts';
-import { createState } from '../../lib/lab/state.ts';
+import { createState, loadState } from '../../lib/lab/state.ts';
 import { TulleError } from '../../lib/util/errors.ts';
 import { pseudoSum4, sum } from '../../lib/wire/checksum.ts';
 import { checkIp4, PROTOCOL_UDP, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
-import { runBlocks } from '../support/lesson.ts';
+import { runBlocks, skipLessons } from '../support/lesson.ts';
 
 const folder = join(packageRoot(), 'docs/lessons');
 
@@ -72,6 +74,50 @@ t.test('goals: missing, reached, remembered, lasting', async t => {
   t.same(await look(), ['', 'broken again', '', ''], 'what was reached once stays, but for what must last');
   t.match(readNotes(state), [{ from: 'a' }]);
 });
+
+t.test('a lab is prepared once, and again when that was interrupted', async t => {
+  const root = mkdtempSync(join(tmpdir(), 'tulle-lessons-'));
+  t.teardown(() => rmSync(root, { recursive: true, force: true }));
+  const state = createState(root, 'lesson-1', { rootless: false, registry: 'file' });
+  let times = 0;
+  const lesson: Lesson = {
+    ...LESSONS[0],
+    setUp: async () => {
+      if (++times === 1) throw new TulleError('daemon', 'interrupted');
+    },
+  };
+  await t.rejects(setUp(lesson, state), { code: 'daemon' });
+  t.ok(needsSetUp(lesson, state));
+  answer(state, '42');
+  await setUp(lesson, state);
+  await setUp(lesson, state);
+  t.equal(times, 2);
+  t.notOk(needsSetUp(lesson, state));
+  await lookAt(lesson, state);
+  t.notOk(needsSetUp(lesson, state), 'a look keeps what is remembered');
+});
+
+t.test('who interrupts the start has no lab', { skip: skipLessons }, async t => {
+  const root = mkdtempSync(join(tmpdir(), 'lessons-of-tulle-'));
+  t.teardown(() => rmSync(root, { recursive: true, force: true }));
+  const env = { ...process.env, TULLE_LAB_ROOT: join(root, 'lab'), TMPDIR: root };
+  const child = spawn(process.execPath, [program('cmd/tulle.js'), 'lesson', '3'], { env, stdio: 'ignore' });
+  const begun = (): boolean => loadState(env.TULLE_LAB_ROOT, 'lesson-3') !== undefined;
+  await until(begun);
+  const owner = loadState(env.TULLE_LAB_ROOT, 'lesson-3')!.record.owner;
+  child.kill('SIGINT');
+  t.same(await once(child, 'exit'), [130, null]);
+  await until(() => !isAlive(owner));
+  t.same(readdirSync(root), [], 'and no log');
+});
+
+async function until(done: () => boolean): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!done()) {
+    if (performance.now() > deadline) throw new Error('it takes too long');
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+}
 
 t.test('the command', async t => {
   const root = mkdtempSync(join(tmpdir(), 'tulle-lessons-'));

@@ -3,7 +3,7 @@
  * drop with its reason, the leases, the transports measured; and what a browser without the token cannot do.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
@@ -18,7 +18,7 @@ t.setTimeout(5 * MINUTE);
 interface Lab {
   url: string;
   /** `tulle lab ARGS`, as a process of its own. */
-  run(...args: string[]): { status: number | null; stderr: string };
+  run(...args: string[]): { status: number | null; stdout: string; stderr: string };
   end(): Promise<void>;
 }
 
@@ -172,6 +172,11 @@ async function run(browser: Browser): Promise<void> {
     t.match(await page.locator('.drop-reason').innerText(), /egress-no-lease\s+nobody holds a lease/);
     t.match(await page.locator('.facts').innerText(), /nobody holds a lease for it/);
     await page.selectOption('.send select >> nth=1', 'pod2');
+  });
+
+  t.test('its address is to be had later, too, by its owner alone', async t => {
+    t.match(lab.run('status').stdout, `The microscope, for your browser: ${lab.url}\n`);
+    t.equal(statSync(join(root, NAME, 'page.url')).mode & 0o777, 0o600);
   });
 
   t.test('the leases and their past', async t => {

@@ -40,6 +40,7 @@ export function playLesson(t: Test, number: number): void {
 
   const begun = tulle('lesson', n);
   t.equal(begun.status, 0, begun.output);
+  t.match(begun.output, /\nThe microscope, for your browser: http:\/\/127\.0\.0\.1:\d+\/\?token=\S/);
   for (const goal of lesson.goals) t.ok(begun.output.includes(goal.task), `it says: ${goal.task}`);
 
   const before = tulle('lesson', n, '--hint');
