@@ -64,24 +64,26 @@ export async function openObservation({ options, parts, log, undo }: Given): Pro
     waitingFor: 'the daemon to start',
   };
   for (const observer of OBSERVERS) observer(observed, routes, undo);
-  await openControl({ options, parts, log, undo }, routes);
-  await openUi(observed, undo);
+  const isAsked = await openControl({ options, parts, log, undo }, routes);
+  await openUi(observed, undo, isAsked);
   return observed;
 }
 
 /**
  * The default socket is taken where it can be had: several daemons of one machine need not be told that only one of them
- * is asked without --socket. A socket that was asked for must work.
+ * is asked without --socket. A socket that was asked for must work. True when this daemon answers there.
  */
-async function openControl({ options, parts, log, undo }: Given, routes: ControlRoutes): Promise<void> {
-  if (options.control === undefined) return;
+async function openControl({ options, parts, log, undo }: Given, routes: ControlRoutes): Promise<boolean> {
+  if (options.control === undefined) return false;
   const { socket, given } = options.control;
   try {
     const server = await parts.serveControl(socket, routes, log);
     undo.push('the control socket', () => server.close());
+    return true;
   } catch (error) {
     const isPlace = error instanceof TulleError && error.code.startsWith('control-socket');
     if (given || !isPlace) throw error;
     log.warn({ reason: messageOf(error) }, 'there is no control socket: give a --control-socket, or "none"');
+    return false;
   }
 }

@@ -1,5 +1,6 @@
 // `tulled --ui`: the live page of a real daemon, asked from inside its namespace.
 import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { withNamespace } from '../../lib/sys/sys.ts';
@@ -20,9 +21,12 @@ t.test('its page: the node, its journal; with the token a capture, without it no
   const world = makeNode(t);
   const tulled = world.start('-node-id=node1', '--ui=127.0.0.1:18286', `--control-socket=${join(world.run, 'c.sock')}`);
   await tulled.saw(/ ready /);
-  const url = /http:\/\/127\.0\.0\.1:18286\/\?token=([\w-]{32})\n/.exec(tulled.stderr());
-  t.ok(url, 'it is printed, once');
-  t.equal(tulled.stderr().split(url![1]).length, 2, 'and in no other line');
+  const file = join(world.run, 'c.url');
+  const url = /^http:\/\/127\.0\.0\.1:18286\/\?token=([\w-]{32})\n$/.exec(readFileSync(file, 'utf8'));
+  t.ok(url, 'it is in a file');
+  t.equal(statSync(file).mode & 0o777, 0o600, 'that nobody else can read');
+  t.notOk(tulled.stderr().includes(url![1]), 'and not in what a journal keeps');
+  t.match(tulled.stderr(), `The microscope: its address, with the token, is in ${file}\n`);
 
   const told = inside(
     world.node,
@@ -59,6 +63,7 @@ t.test('its page: the node, its journal; with the token a capture, without it no
   });
   t.match(told.news['history'], { changes: [{ kind: 'put', key: lease }] });
   t.equal((await tulled.end('SIGTERM')).code, 0, tulled.stderr());
+  t.notOk(existsSync(file), 'gone with it');
 });
 
 t.test('a port that is taken, and a page without a control socket: one line each', { skip }, async t => {

@@ -53,11 +53,24 @@ t.test('the page comes with the control socket, which it needs, and goes before 
   stop.abort();
   const ui = { address: '127.0.0.1', port: 8286 };
   const { log, lines } = recordingLogger();
-  await runCniOnly(daemonOptionsOf({ ui, control: { socket: '/x', given: true } }), parts, log, stop.signal);
+  const socket = join(t.testdir(), 'c.sock');
+  await runCniOnly(daemonOptionsOf({ ui, control: { socket, given: true } }), parts, log, stop.signal);
   t.ok(calls.includes('startPageServer 127.0.0.1 8286'));
   t.ok(calls.indexOf('page closed') < calls.indexOf('control.close'));
   t.notOk(JSON.stringify(lines).includes('token'), 'its address, with the token, is not logged');
   await t.rejects(runCniOnly(daemonOptionsOf({ ui }), parts, log, stop.signal), { code: 'bad-option' });
+});
+
+t.test('a page never shows the daemon that has the default socket instead of this one', async t => {
+  const { parts, calls, fail } = fakeParts();
+  fail.set('serveControl /x', taken);
+  const ui = { address: '127.0.0.1', port: 8286 };
+  const options = daemonOptionsOf({ ui, control: { socket: '/x', given: false } });
+  await t.rejects(runCniOnly(options, parts, recordingLogger().log, new AbortController().signal), {
+    code: 'bad-option',
+    message: /\/x is not this daemon's: give it one of its own with --control-socket$/,
+  });
+  t.notOk(calls.some(call => call.startsWith('startPageServer')));
 });
 
 t.test('docs/status.md lists what is answered, and nothing else', async t => {
