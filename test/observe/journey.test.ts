@@ -4,6 +4,7 @@ import { receiverChecks } from '../../lib/observe/microscope/checks.ts';
 import { exampleNetwork, exampleRecords } from '../../lib/observe/microscope/example.ts';
 import { journeysOf } from '../../lib/observe/microscope/journey.ts';
 import { layersOf } from '../../lib/observe/microscope/layers.ts';
+import type { PacketRecord } from '../../lib/observe/microscope/model.ts';
 import { type Step, stepsOf } from '../../lib/observe/microscope/steps.ts';
 import { ip4Ttl, verifyIp4Checksum } from '../../lib/wire/ip4.ts';
 import { verifyL4Checksum4 } from '../../lib/wire/l4.ts';
@@ -16,6 +17,34 @@ const byId = (steps: Step[], id: string): Step => {
   if (step === undefined) throw new Error(`no step ${id} among ${steps.map(each => each.id)}`);
   return step;
 };
+
+t.test('a long stream that nothing tells apart: as it comes, and not by its square', async t => {
+  const names = { 'tun-read': 'node1', 'udp-send': 'node1', 'udp-receive': 'node2', 'tun-write': 'node2' } as const;
+  const [first] = journeysOf(exampleRecords()).filter(({ sent, received, written }) =>
+    [sent, received, written].every(sights => sights.length === 1),
+  );
+  const sights = [first.read!, ...first.sent, ...first.received, ...first.written];
+  const packets = 5000;
+  let looks = 0;
+  const records = Array.from({ length: packets }, (_, i) =>
+    sights.map(({ record }) => {
+      const { place, ...rest } = { ...record, node: names[record.place], atUs: i * 10 };
+      // Whoever looks at a record's place looks at a candidate.
+      const get = (): typeof place => {
+        looks++;
+        return place;
+      };
+      return Object.defineProperty(rest, 'place', { enumerable: true, get }) as PacketRecord;
+    }),
+  ).flat();
+  const journeys = journeysOf(records);
+  t.equal(journeys.length, packets);
+  t.ok(
+    journeys.every(({ read, sent, received, written }) => read && sent.length + received.length + written.length === 3),
+    'each with its four sights',
+  );
+  t.ok(looks < 200 * records.length, `${looks / records.length} looks a record`);
+});
 
 t.test('records of both nodes become one journey each', async t => {
   t.same(

@@ -3,6 +3,7 @@
  * other. Works on a live capture of all nodes, on that of one node, and on a file. Pure.
  */
 import { describePacket } from '../../wire/print.ts';
+import { KIND_SEGMENT } from '../../wire/tulle.ts';
 import { type Inner, innersOf } from './identity.ts';
 import type { PacketRecord, Place } from './model.ts';
 
@@ -32,15 +33,15 @@ export interface Journey {
 
 /** Records in any order; the journeys come in the order in which their packets were first seen. */
 export function journeysOf(records: readonly PacketRecord[]): Journey[] {
-  const open = new Map<string, Journey[]>();
+  const open = new Map<string, Candidates>();
   const all: Journey[] = [];
   for (const record of inOrder(records)) {
     for (const inner of innersOf(record)) {
-      const candidates = open.get(inner.key) ?? [];
-      let journey = candidates.find(candidate => hasRoom(candidate, record, inner));
+      const candidates = open.get(inner.key) ?? new Candidates();
+      let journey = candidates.find(record, inner);
       if (journey === undefined) {
         journey = {
-          id: `${inner.key} ${candidates.length}`,
+          id: `${inner.key} ${candidates.journeys.length}`,
           source: inner.source,
           destination: inner.destination,
           title: titleOf(record, inner),
@@ -49,7 +50,7 @@ export function journeysOf(records: readonly PacketRecord[]): Journey[] {
           received: [],
           written: [],
         };
-        candidates.push(journey);
+        candidates.journeys.push(journey);
         open.set(inner.key, candidates);
         all.push(journey);
       }
@@ -58,6 +59,45 @@ export function journeysOf(records: readonly PacketRecord[]): Journey[] {
   }
   return all;
 }
+
+/**
+ * The journeys of one key. A stream of datagrams that nothing tells apart (IP ids of 0, IPv6) is one key of thousands, so those of
+ * its beginning that are done with a place, for good, are not looked at again.
+ */
+class Candidates {
+  readonly journeys: Journey[] = [];
+  readonly #done: Record<Place, number> = { 'tun-read': 0, 'udp-send': 0, 'udp-receive': 0, 'tun-write': 0 };
+  #dropped = 0;
+
+  /** The first one that the sight can belong to. */
+  find(record: PacketRecord, inner: Inner): Journey | undefined {
+    const { journeys } = this;
+    const { place, drop } = record;
+    while (this.#done[place] < journeys.length && isDone(journeys[this.#done[place]], place)) this.#done[place]++;
+    while (journeys[this.#dropped]?.drop !== undefined) this.#dropped++;
+    let at = drop === undefined ? this.#done[place] : Math.min(this.#done[place], this.#dropped);
+    while (at < journeys.length && !hasRoom(journeys[at], record, inner)) at++;
+    return journeys[at];
+  }
+}
+
+/** Whether no record of this place, but for a drop, can ever belong to the journey again. */
+function isDone({ read, sent, received, written, drop }: Journey, place: Place): boolean {
+  const isWhole = ([first]: readonly Sight[]): boolean => first !== undefined && !isSegment(first);
+  switch (place) {
+    case 'tun-read':
+      return read !== undefined || drop !== undefined;
+    case 'udp-send':
+      return isWhole(sent);
+    case 'udp-receive':
+      return isWhole(received);
+    case 'tun-write':
+      return written.length > 0;
+  }
+}
+
+const isSegment = ({ record: { bytes }, inner: { header } }: Sight): boolean =>
+  header >= 0 && (bytes[header] & 15) === KIND_SEGMENT;
 
 const ORDER: readonly Place[] = ['tun-read', 'udp-send', 'udp-receive', 'tun-write'];
 
@@ -112,10 +152,7 @@ function nameOf({ record: { bytes }, inner: { header } }: Sight): string {
 /** Another segment, not the same one again: bytes 8 to 11 of the tulle header are id and index. */
 function isNew(sights: readonly Sight[], record: PacketRecord, inner: Inner): boolean {
   if (sights.length === 0) return true;
-  if (inner.header < 0) return false;
-  const [first] = sights;
-  const kind = record.bytes[inner.header] & 15;
-  if (kind !== 1 || first.inner.header < 0 || (first.record.bytes[first.inner.header] & 15) !== 1) return false;
+  if (!isSegment({ record, inner }) || !isSegment(sights[0])) return false;
   return !sights.some(sight => nameOf(sight) === nameOf({ record, inner }));
 }
 
@@ -149,13 +186,14 @@ function add(journey: Journey, sight: Sight): void {
 /** The longest IP packet; one for all titles, because a capture has thousands. */
 const SCRATCH = new Uint8Array(65_600);
 
-function titleOf({ bytes, length }: PacketRecord, { offset, header }: Inner): string {
+function titleOf(record: PacketRecord, inner: Inner): string {
+  const { bytes, length } = record;
+  const { offset } = inner;
   // Of a segment or a snapped capture the whole packet is not there: describe it as long as it says that it is.
   // A segment says that it is as long as its super-packet, a cut capture that it is whole: there is room for that.
-  const isSegment = header >= 0 && (bytes[header] & 15) === 1;
   const total = Math.min(
     SCRATCH.length,
-    Math.max(isSegment ? SCRATCH.length : 0, length - offset, bytes.length - offset),
+    Math.max(isSegment({ record, inner }) ? SCRATCH.length : 0, length - offset, bytes.length - offset),
   );
   const known = bytes.subarray(offset, offset + SCRATCH.length);
   SCRATCH.set(known);

@@ -7,6 +7,8 @@ import { say, showFile } from './store.ts';
 
 /** Larger ones are cut by their writer; a browser holds this easily. */
 const LARGEST = 256 * 1024 * 1024;
+/** More packets than anybody looks at one by one, and what a browser draws without a pause. */
+const MOST_RECORDS = 20_000;
 
 /** Captures of several nodes become one: a packet is followed from one into the other. */
 export async function openCaptures(files: readonly File[]): Promise<void> {
@@ -14,16 +16,18 @@ export async function openCaptures(files: readonly File[]): Promise<void> {
   try {
     if (files.reduce((sum, file) => sum + file.size, 0) > LARGEST)
       throw new Error(`more than ${LARGEST / 1024 / 1024} MB: cut it first`);
-    const records = (
+    const all = (
       await Promise.all(files.map(async file => recordsOfCapture(new Uint8Array(await file.arrayBuffer()))))
     ).flat();
+    // Of several files the same time of each.
+    const records = all.length <= MOST_RECORDS ? all : all.sort((a, b) => a.atUs - b.atUs).slice(0, MOST_RECORDS);
     disconnect();
     showFile(name, records);
-    say(
-      records.length === 0
-        ? `${name} holds no packet of an overlay`
-        : `${name}: ${plural(records.length, 'packet')}, read here in the browser`,
-    );
+    if (records.length === 0) return say(`${name} holds no packet of an overlay`);
+    if (records.length === all.length)
+      return say(`${name}: ${plural(records.length, 'packet')}, read here in the browser`);
+    const shown = `the first ${MOST_RECORDS} of ${all.length} packets`;
+    say(`${name}: ${shown}; for the others capture less, with "tulle capture --inner" or --count`, true);
   } catch (error) {
     say(`${name} cannot be opened: ${messageOf(error)}`, true);
   }
