@@ -1,12 +1,15 @@
 /**
- * Traces between two nodes in namespaces, with the real data paths: each drop reason is provoked, and what was explained
- * before agrees with what happened.
+ * Traces between two nodes in namespaces, with the real data paths: the drop reasons are provoked, and what was explained before
+ * agrees with what happened. Not provoked here, because no packet that a trace builds and no datagram that our own worker sends
+ * can meet them: egress- and ingress-malformed, ingress-wrong-version, ingress-unknown-kind, ingress-truncated; and ingress-limited
+ * and egress-queue-full, which need a flood. test/datapath provokes them all, test/observe/trace.test.ts tells the story of each.
  */
 import t from 'tap';
 import type { Overlay } from '../../lib/backend/overlay.ts';
 import type { Observed } from '../../lib/daemon/observed.ts';
 import type { Run } from '../../lib/daemon/run.ts';
 import { openSide } from '../../lib/daemon/side.ts';
+import { setSysctl } from '../../lib/host/sysctl.ts';
 import { systemClock } from '../../lib/lease/clock.ts';
 import type { Lease } from '../../lib/lease/lease.ts';
 import { withRtnetlink } from '../../lib/netlink/netlink.ts';
@@ -171,6 +174,10 @@ t.test('each way to be stopped on this node', async t => {
       'no IPv6 here',
     );
   }
+  // Somebody gives the device IPv6, and a route.
+  setSysctl(nodes.namespaces[0], 'net.ipv6.conf.tulle0.disable_ipv6', '0');
+  withRtnetlink(nodes.namespaces[0], netlink => netlink.addRoute({ destination: 'fd00:99::/64', link: 'tulle0' }));
+  await stops({ source: 'fd00:42:0:1::2', destination: 'fd00:99::2' }, 'egress-not-ipv4');
 
   one.overlay.setPathLimit(one.overlay.peers()[0].subnet, 1_000);
   const story = await stops({ ...to2, size: 1_001 }, 'egress-too-big');
@@ -242,6 +249,30 @@ t.test('each way to be stopped on the far node, or on the way', async t => {
   t.equal((await one.trace(to2, false)).outcome, 'delivered', 'and all is well again');
 
   await Promise.all([one.end(), two.end()]);
+});
+
+t.test('nodes that disagree about the network', async t => {
+  t.test('IPv6 for one of them alone', async t => {
+    const nodes = twoNodes();
+    t.teardown(nodes.remove);
+    const [one, two] = [await startNode(t, nodes, 1, { six: true }), await startNode(t, nodes, 2)];
+    const story = await one.trace({ source: 'fd00:42:0:1::', destination: 'fd00:42:0:2::' }, false);
+    t.match(story, { outcome: 'stopped', where: 'there', reason: 'ingress-not-ipv4' }, printStory(story));
+    t.equal((await one.trace(to2)).outcome, 'delivered', 'IPv4 is well');
+    await Promise.all([one.end(), two.end()]);
+  });
+
+  t.test('another backend in the net-conf of each', async t => {
+    const nodes = twoNodes();
+    t.teardown(nodes.remove);
+    const backend = { type: 'udp', port: 8285 } as const;
+    const [one, two] = [await startNode(t, nodes, 1), await startNode(t, nodes, 2, { backend })];
+    const story = await one.trace(to2, false);
+    t.match(story, { outcome: 'stopped', where: 'underway', reason: 'lost' }, printStory(story));
+    t.match(printStory(story), /ingress-wrong-format/);
+    t.ok(two.overlay.drops()['ingress-wrong-format'] > 0, 'and the counters of that node say which');
+    await Promise.all([one.end(), two.end()]);
+  });
 });
 
 t.test('what a silent peer will not get is foreseen', async t => {

@@ -1,6 +1,6 @@
 /**
  * A capture under load: the data path loses no packet by it, while the capture loses what nobody reads fast enough, and counts
- * that. And without a capture the data path allocates and touches nothing for it.
+ * that. What the data path allocates with a capture and without is held by test/datapath/allocation.test.ts.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
