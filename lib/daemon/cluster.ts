@@ -5,7 +5,7 @@ import { nodeIdOf } from '../lease/lease.ts';
 import type { ControlRoutes } from '../observe/control.ts';
 import { type NodeMessages, VERB_SUMMARY } from '../observe/node-messages.ts';
 import { messageOf, TulleError } from '../util/errors.ts';
-import { formatCidr4 } from '../wire/cidr.ts';
+import { formatCidr4, parseCidr4 } from '../wire/cidr.ts';
 import type { Observed } from './observed.ts';
 
 /** What one node answers, or why it does not. */
@@ -72,7 +72,8 @@ export async function askCluster(
     for (let peer = queue.shift(); peer !== undefined; peer = queue.shift()) nodes.push(await ask(peer));
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
-  nodes.sort((a, b) => (a.subnet < b.subnet ? -1 : 1));
+  const addressOf = ({ subnet }: ClusterEntry): number => parseCidr4(subnet)?.address ?? 0;
+  nodes.sort((a, b) => addressOf(a) - addressOf(b));
   return { nodes: [self, ...nodes] };
 }
 

@@ -14,13 +14,19 @@ export interface Door {
 export const DOOR_SOCKET_VARIABLE = 'TULLE_LAB_PAGE_SOCKET';
 export const DOOR_PORT_VARIABLE = 'TULLE_LAB_PAGE_PORT';
 
-/** As many as the page's server serves; more would wait for nothing. */
-const CONNECTIONS = 256;
+/** As many as the page's server serves; beyond it the oldest goes, as there. */
+export const CONNECTIONS = 256;
 
 /** `fallback`: a port that is taken may be another one. @throws TulleError 'bad-page' */
 export async function openDoor(socketPath: string, port: number, fallback: boolean): Promise<Door> {
   const open = new Set<Socket>();
+  /** Those of the browsers, the oldest first. */
+  const browsers = new Set<Socket>();
   const server = createServer(outside => {
+    const [oldest] = browsers.size >= CONNECTIONS ? browsers : [];
+    oldest?.destroy();
+    browsers.add(outside);
+    outside.on('close', () => browsers.delete(outside));
     const inside = connect(socketPath);
     for (const socket of [outside, inside]) {
       open.add(socket);
@@ -34,7 +40,6 @@ export async function openDoor(socketPath: string, port: number, fallback: boole
     outside.pipe(inside);
     inside.pipe(outside);
   });
-  server.maxConnections = CONNECTIONS;
   const listen = (wanted: number): Promise<void> =>
     new Promise((resolve, reject) => {
       server.once('error', reject);

@@ -71,6 +71,8 @@ class LabSource implements PageSource {
   #watch: NodeWatch | undefined;
   #captureEnds: NodeJS.Timeout | undefined;
   #measuring = false;
+  /** What is being sent now: all of it is captured. */
+  #sending = 0;
   #transport: string;
   #journalSeen = '';
   #past: Past | undefined;
@@ -231,13 +233,13 @@ class LabSource implements PageSource {
     const { from, to, kind, size } = sendOf(body, this.#pods, this.#free);
     if (this.#measuring) throw new TulleError('busy', 'a measurement runs: wait until it is done');
     const watch = this.#watch;
-    const own = watch !== undefined && !watch.capturing;
-    if (own) await watch.startCapture();
+    this.#sending++;
     try {
+      await watch?.startCapture();
       return await sendPacket(from, to, kind, size);
     } finally {
       await new Promise(resolve => setTimeout(resolve, SETTLE_MS));
-      if (own && this.#captureEnds === undefined) watch.stopCapture();
+      if (--this.#sending === 0 && this.#captureEnds === undefined) watch?.stopCapture();
     }
   }
 

@@ -37,6 +37,7 @@ export class NodeWatch {
   readonly #counts = new Map<string, Record<string, number>>();
   readonly #streaming = new Set<string>();
   #capture: AbortController | undefined;
+  #begun: Promise<unknown> = Promise.resolve();
   #batch: SentRecord[] = [];
   #timer: NodeJS.Timeout | undefined;
 
@@ -63,10 +64,12 @@ export class NodeWatch {
 
   /** Packets of all nodes, until `stopCapture`. Resolves when every node that answers captures. */
   async startCapture(): Promise<void> {
-    if (this.#capture !== undefined) return;
-    const capture = new AbortController();
-    this.#capture = capture;
-    await Promise.all(this.#ends().map(end => this.#listen(end, capture.signal)));
+    if (this.#capture === undefined) {
+      const capture = new AbortController();
+      this.#capture = capture;
+      this.#begun = Promise.all(this.#ends().map(end => this.#listen(end, capture.signal)));
+    }
+    await this.#begun;
   }
 
   stopCapture(): void {

@@ -1,11 +1,11 @@
 /** The way from this machine's browser to a page inside a network namespace. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, request } from 'node:http';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { openDoor } from '../../lib/lab/page-door.ts';
+import { CONNECTIONS, openDoor } from '../../lib/lab/page-door.ts';
 
 t.test('connections are handed on, both ways, and end together', async t => {
   // Not tap's folder: a socket's path has 107 bytes at most.
@@ -32,6 +32,21 @@ t.test('connections are handed on, both ways, and end together', async t => {
   const other = await openDoor(socketPath, door.port, true);
   t.not(other.port, door.port, 'another one, where none was asked for');
   other.close();
+
+  // More than it holds: the oldest makes room.
+  const sockets: Socket[] = [];
+  const gone = new Set<number>();
+  for (let i = 0; i <= CONNECTIONS; i++) {
+    const socket = connect(door.port, '127.0.0.1');
+    socket.on('error', () => {});
+    socket.on('close', () => gone.add(i));
+    await new Promise<void>(resolve => socket.once('connect', () => resolve()));
+    sockets.push(socket);
+    socket.resume();
+  }
+  await new Promise<void>(resolve => (gone.has(0) ? resolve() : sockets[0].once('close', () => resolve())));
+  t.same([...gone], [0]);
+  for (const one of sockets) one.destroy();
 
   server.close();
   server.closeAllConnections();
