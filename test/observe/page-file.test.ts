@@ -183,10 +183,17 @@ function run(browser: Browser): void {
     );
     await page.keyboard.press('3');
     t.ok(await page.locator('input[type=range]').isVisible(), 'a digit changes the view');
+    await page.focus('#tab-leases');
     await page.keyboard.press('?');
     t.ok(await page.locator('[role=dialog]').isVisible());
     await page.keyboard.press('Escape');
     t.equal(await count(page, '[role=dialog]'), 0);
+    t.equal(await page.evaluate<string>('document.activeElement.id'), 'tab-leases', 'where the keyboard was before');
+    t.same(
+      await page.locator('[aria-controls]').evaluateAll(tabs => tabs.map(tab => tab.getAttribute('aria-controls'))),
+      ['panel-leases'],
+      'only a panel that is there is named',
+    );
     await page.focus('#tab-leases');
     await page.keyboard.press('ArrowRight');
     t.equal(await page.locator('[role=tab][aria-selected=true]').innerText(), 'Throughput');
@@ -244,6 +251,14 @@ function run(browser: Browser): void {
     await drop(page, [{ name: 'cut.pcapng', bytes: whole.slice(0, whole.length - 700) }]);
     await page.waitForSelector('.connection .title:text("cut.pcapng")');
     t.ok((await count(page, '.packet-list li')) > 2, 'a file that was cut off is read as far as it goes');
+  });
+
+  test(browser, 'of a long capture the first packets are shown, and that is said', async (t, page) => {
+    const [record] = exampleRecords();
+    const many = Array.from({ length: 20_001 }, (_, i) => ({ ...record, bytes: record.bytes.slice(0, 40), atUs: i }));
+    await drop(page, [{ name: 'long.pcapng', bytes: pcapng(many, record.node) }]);
+    await page.waitForSelector('.connection .title:text("long.pcapng")');
+    t.match(await page.locator('.notice.bad').innerText(), /the first 20000 of 20001 packets; for the others/);
   });
 
   test(browser, 'every colour can be read, light and dark', async (t, page) => {

@@ -101,7 +101,7 @@ function Header({ state, toggleHelp }: { state: State; toggleHelp: () => void })
             id={`tab-${view}`}
             key={view}
             aria-selected={view === state.view}
-            aria-controls={`panel-${view}`}
+            aria-controls={view === state.view ? `panel-${view}` : undefined}
             tabIndex={view === state.view ? 0 : -1}
             title={`key ${i + 1}`}
             onClick={() => change({ view })}
@@ -154,6 +154,7 @@ function Connection({ state }: { state: State }): JSX.Element {
     live: 'live',
     lost: 'lost, trying again',
     replaced: 'stopped',
+    refused: 'refused',
   };
   return (
     <span class={`connection ${connection}`}>
@@ -204,7 +205,13 @@ const KEYS: readonly (readonly [keys: string, what: string])[] = [
 
 function Help({ close }: { close: () => void }): JSX.Element {
   const button = useRef<HTMLButtonElement>(null);
-  useEffect(() => button.current?.focus(), []);
+  useEffect(() => {
+    const before = document.activeElement;
+    button.current?.focus();
+    return () => {
+      if (before instanceof HTMLElement) before.focus();
+    };
+  }, []);
   return (
     <section class="help" role="dialog" aria-label="Keys and help">
       <h2>Keys</h2>

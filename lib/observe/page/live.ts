@@ -16,16 +16,22 @@ let events: EventSource | undefined;
 export async function connect(): Promise<void> {
   if (location.protocol === 'file:') return showExample();
   try {
-    const response = await fetch('/api/hello', { headers: bearer() });
-    if (!response.ok) throw new Error(await response.text());
-    const hello = (await response.json()) as Hello;
-    document.title = `${hello.title} · tulle microscope`;
-    change({ hello, connection: 'connecting', view: hello.kind === 'lab' ? 'network' : current().view });
+    const hello = await greet();
+    change({ connection: 'connecting', view: hello.kind === 'lab' ? 'network' : current().view });
     listen();
   } catch {
     showExample();
     say('No live data here: this is an example. Drop a pcapng file to look at your own.');
   }
+}
+
+async function greet(): Promise<Hello> {
+  const response = await fetch('/api/hello');
+  if (!response.ok) throw new Error(await response.text());
+  const hello = (await response.json()) as Hello;
+  document.title = `${hello.title} · tulle microscope`;
+  change({ hello });
+  return hello;
 }
 
 export function disconnect(): void {
@@ -38,8 +44,18 @@ function listen(): void {
   events = new EventSource('/api/events');
   const on = <T>(name: string, take: (data: T) => void): void =>
     events?.addEventListener(name, event => take(JSON.parse((event as MessageEvent<string>).data) as T));
-  events.onopen = () => change({ connection: 'live' });
-  events.onerror = () => change({ connection: 'lost' });
+  let opened = 0;
+  const source = events;
+  source.onopen = () => {
+    change({ connection: 'live' });
+    // A server that was started again has another token: then its buttons are no longer ours.
+    if (opened++ > 0) void greet().catch(() => {});
+  };
+  source.onerror = () => {
+    if (source.readyState !== EventSource.CLOSED) return change({ connection: 'lost' });
+    change({ connection: 'refused' });
+    say('The server does not take this page any more: open the address that it printed at its last start.', true);
+  };
   on<NetworkView>('network', setNetwork);
   on<LeaseHistory>('history', history => change({ history }));
   on<DropEvent[]>('drops', addDrops);
@@ -59,18 +75,12 @@ function receive({ base64, ...rest }: SentRecord): PacketRecord {
   return { ...rest, bytes: Uint8Array.from(atob(base64), character => character.charCodeAt(0)) };
 }
 
-/** The token of an address such as http://127.0.0.1:8286/#token=…: it never leaves for the server by itself. */
-function bearer(): Record<string, string> {
-  const token = new URLSearchParams(location.hash.slice(1)).get('token');
-  return token === null ? {} : { authorization: `Bearer ${token}` };
-}
-
 /** Asks the server to do something; undefined, and a notice, when it does not. */
 export async function act(action: ActionName, body: object): Promise<{ note?: string } | undefined> {
   try {
     const response = await fetch(`/api/act/${action}`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', ...bearer() },
+      headers: { 'content-type': 'application/json' },
       body: JSON.stringify(body),
     });
     const answer = (await response.json()) as { note?: string; error?: string };

@@ -15,7 +15,7 @@ export interface RatePoint {
 export interface State {
   view: View;
   hello: Hello;
-  connection: 'none' | 'connecting' | 'live' | 'lost' | 'replaced';
+  connection: 'none' | 'connecting' | 'live' | 'lost' | 'replaced' | 'refused';
   network: NetworkView | undefined;
   history: LeaseHistory | undefined;
   drops: DropEvent[];
