@@ -2,20 +2,10 @@
  * The client of the CNI socket as cmd/tulle-cni has it in C: the same questions, answers and files, at the cost of
  * Node's start. It needs no package and no addon. Where the two could differ, test/cmd/tulle-cni.test.ts runs both.
  */
-import {
-  closeSync,
-  fsyncSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { codeOf, messageOf } from '../util/errors.ts';
 import { CNI_ERROR, CNI_VERSIONS, CniError } from './plugin.ts';
@@ -40,6 +30,8 @@ export const DEFAULT_SOCKET = '/run/tulle/cni.sock';
 /** sizeof(sun_path) of unix(7), without the closing zero. */
 const LONGEST_SOCKET_PATH = 107;
 const TIMEOUT_MS = 90_000;
+const VERSION_MS = 1000;
+const RETRY_MS = 2;
 
 /** Nobody listens. */
 class Absent extends Error {}
@@ -54,11 +46,13 @@ export async function runClient(variables: Variables): Promise<number> {
   try {
     const environment = environmentOf(variables);
     if (commandOf(environment) === 'VERSION') {
-      if (!isatty(0)) input = readInput();
+      // What stdin says of cniVersion is taken if it comes at once.
+      if (!isatty(0)) input = await readInput(performance.now() + VERSION_MS).catch(() => input);
       answer = { exitCode: 0, stdout: printJson(printVersions(input.toString())) };
     } else {
-      input = readInput();
-      answer = await ask(environment, input, Number(variables['TULLE_CNI_TIMEOUT_MS']) || TIMEOUT_MS);
+      const endsAt = performance.now() + (Number(variables['TULLE_CNI_TIMEOUT_MS']) || TIMEOUT_MS);
+      input = await readInput(endsAt);
+      answer = await ask(environment, input, endsAt);
     }
   } catch (error) {
     answer = errorAnswer(error, versionOf(input.toString()));
@@ -92,31 +86,30 @@ function environmentOf(variables: Variables): Map<string, string> {
   return environment;
 }
 
-function readInput(): Buffer {
-  const bytes = Buffer.alloc(MAX_INPUT + 1);
-  let count = 0;
-  while (count < bytes.length) {
-    const got = readSome(bytes.subarray(count));
-    if (got === 0) return bytes.subarray(0, count);
-    count += got;
-  }
-  throw new CniError(CNI_ERROR.io, `error reading from stdin: the configuration is larger than ${MAX_INPUT} bytes`);
+/** All of stdin. Not by readSync: that would wait for as long as somebody holds the pipe open. */
+function readInput(endsAt: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let count = 0;
+    const finish = (end: () => void): void => {
+      clearTimeout(timer);
+      process.stdin.destroy();
+      end();
+    };
+    const refuse = (why: string): void =>
+      finish(() => reject(new CniError(CNI_ERROR.io, `error reading from stdin: ${why}`)));
+    const timer = setTimeout(() => refuse('it did not end in time'), endsAt - performance.now());
+    process.stdin.on('error', error => refuse(messageOf(error)));
+    process.stdin.on('end', () => finish(() => resolve(Buffer.concat(chunks))));
+    process.stdin.on('data', (chunk: Buffer) => {
+      chunks.push(chunk);
+      count += chunk.length;
+      if (count > MAX_INPUT) refuse(`the configuration is larger than ${MAX_INPUT} bytes`);
+    });
+  });
 }
 
-/** Waits also where somebody made the pipe non-blocking. */
-function readSome(into: Buffer): number {
-  for (;;) {
-    try {
-      return readSync(0, into, 0, into.length, null);
-    } catch (error) {
-      if (codeOf(error) === 'EOF') return 0;
-      if (codeOf(error) !== 'EAGAIN') throw new CniError(CNI_ERROR.io, `error reading from stdin: ${messageOf(error)}`);
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
-    }
-  }
-}
-
-async function ask(environment: Map<string, string>, input: Buffer, timeoutMs: number): Promise<AnswerFrame> {
+async function ask(environment: Map<string, string>, input: Buffer, endsAt: number): Promise<AnswerFrame> {
   const { raw, command } = openFrame({ environment, input: input.toString() });
   const socket = socketPath(new Fields(raw, '', strict));
   const frame = encodeRequest(environment, input);
@@ -124,14 +117,14 @@ async function ask(environment: Map<string, string>, input: Buffer, timeoutMs: n
     throw new CniError(CNI_ERROR.environment, `the CNI_ variables hold more than ${MAX_ENVIRONMENT} bytes`);
   }
   try {
-    return await askDaemon(socket, frame, timeoutMs);
+    return await askDaemon(socket, frame, endsAt);
   } catch (error) {
     if (!(error instanceof Absent)) throw error;
   }
   const nobody = `tulled is not there: nothing listens on ${socket}; start tulled`;
   if (command === 'STATUS') throw new CniError(CNI_ERROR.unavailable, nobody);
   if (command !== 'DEL') throw new CniError(CNI_ERROR.tryLater, `${nobody}, or try again later`);
-  return writeDown(environment, new Fields(raw, '', strict), socket, frame, timeoutMs);
+  return writeDown(environment, new Fields(raw, '', strict), socket, frame, endsAt);
 }
 
 function socketPath(fields: Fields): string {
@@ -143,8 +136,25 @@ function socketPath(fields: Fields): string {
   throw new CniError(CNI_ERROR.config, `socket: "${path}" is not an absolute path`);
 }
 
-function askDaemon(socket: string, frame: Buffer, timeoutMs: number): Promise<AnswerFrame> {
+async function askDaemon(socket: string, frame: Buffer, endsAt: number): Promise<AnswerFrame> {
   checkOwner(socket);
+  for (;;) {
+    try {
+      return await converse(socket, frame, endsAt);
+    } catch (error) {
+      // The queue of the listening socket is full: so many ask at once.
+      if (codeOf(error) !== 'EAGAIN') throw error;
+      if (performance.now() > endsAt) throw tryLater(socket, messageOf(error));
+      await delay(RETRY_MS);
+    }
+  }
+}
+
+const tryLater = (socket: string, why: string): CniError =>
+  new CniError(CNI_ERROR.tryLater, `${socket}: ${why}; try again later`);
+
+/** @throws Node's error EAGAIN when nobody could be asked yet */
+function converse(socket: string, frame: Buffer, endsAt: number): Promise<AnswerFrame> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let count = 0;
@@ -154,9 +164,8 @@ function askDaemon(socket: string, frame: Buffer, timeoutMs: number): Promise<An
       connection.destroy();
       end();
     };
-    const later = (why: string): void =>
-      finish(() => reject(new CniError(CNI_ERROR.tryLater, `${socket}: ${why}; try again later`)));
-    const timer = setTimeout(() => later('tulled did not answer in time'), timeoutMs);
+    const later = (why: string): void => finish(() => reject(tryLater(socket, why)));
+    const timer = setTimeout(() => later('tulled did not answer in time'), endsAt - performance.now());
     connection.on('data', chunk => {
       chunks.push(chunk);
       count += chunk.length;
@@ -170,6 +179,7 @@ function askDaemon(socket: string, frame: Buffer, timeoutMs: number): Promise<An
     connection.on('error', error => {
       const code = codeOf(error) ?? '';
       if (['ENOENT', 'ECONNREFUSED', 'ENOTDIR'].includes(code)) finish(() => reject(new Absent()));
+      else if (code === 'EAGAIN') finish(() => reject(error));
       else if (['EACCES', 'EPERM'].includes(code)) finish(() => reject(untrusted(socket, NOT_ALLOWED)));
       else if (code === 'EPIPE' || code === 'ECONNRESET') later('tulled ended the connection without an answer');
       else later(messageOf(error));
@@ -196,7 +206,7 @@ async function writeDown(
   fields: Fields,
   socket: string,
   frame: Buffer,
-  timeoutMs: number,
+  endsAt: number,
 ): Promise<AnswerFrame> {
   const [id, ifname] = [environment.get('CNI_CONTAINERID') ?? '', environment.get('CNI_IFNAME') ?? ''];
   const network = fields.value('name');
@@ -216,7 +226,7 @@ async function writeDown(
   }
   // A daemon that started meanwhile may have looked into the folder before our file was there.
   try {
-    const answer = await askDaemon(socket, frame, timeoutMs);
+    const answer = await askDaemon(socket, frame, endsAt);
     if (answer.exitCode === 0) rmSync(file, { force: true });
     return answer;
   } catch (error) {

@@ -76,6 +76,7 @@ export function invoke(
   client: Client,
   environment: Record<string, string>,
   input: string | Uint8Array,
+  { holdsOpen = false }: { holdsOpen?: boolean } = {},
 ): Promise<Outcome> {
   const [command, ...args] = client.command;
   return new Promise((resolve, reject) => {
@@ -93,7 +94,9 @@ export function invoke(
       const json = stdout === '' ? {} : JSON.parse(stdout);
       resolve({ code, stdout, stderr: Buffer.concat(errors).toString(), json });
     });
-    child.stdin.end(input);
+    child.on('exit', () => child.stdin.destroy());
+    if (holdsOpen) child.stdin.write(input);
+    else child.stdin.end(input);
   });
 }
 

@@ -216,6 +216,33 @@ for (const client of clients()) {
       }
     });
 
+    t.test('stdin that does not end', async t => {
+      const variables = { CNI_COMMAND: 'STATUS', CNI_PATH: '/x', TULLE_CNI_TIMEOUT_MS: '300' };
+      const { code, json } = await invoke(client, variables, config(), { holdsOpen: true });
+      t.equal(code, 1);
+      t.match(json, { code: 5, msg: 'error reading from stdin: it did not end in time' });
+      const version = await invoke(client, { CNI_COMMAND: 'VERSION' }, '', { holdsOpen: true });
+      t.match(version, { code: 0, json: { cniVersion: '1.1.0' } });
+    });
+
+    t.test('a listener whose queue is full', async t => {
+      const socket = join(place.folder, 'full.sock');
+      const answer = Buffer.from('54434e3100000000000000027b7d', 'hex');
+      const server = createServer(connection => {
+        connection.on('error', () => {});
+        connection.on('data', () => connection.end(answer));
+      });
+      await new Promise<void>(resolve => server.listen({ path: socket, backlog: 1 }, resolve));
+      t.teardown(() => server.close());
+      // All of them are started before this process can accept the first.
+      const asked = Promise.all(Array.from({ length: 6 }, () => call('STATUS', config({}, socket))));
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
+      t.same(
+        (await asked).map(({ code }) => code),
+        [0, 0, 0, 0, 0, 0],
+      );
+    });
+
     t.test("somebody else's socket is refused", async t => {
       const socket = join(place.folder, 'foreign.sock');
       const { seteuid } = process;
