@@ -3,6 +3,8 @@
  *
  * Asserted all the time:
  * - no two nodes would forward for one subnet, or for two that overlap;
+ * - a node that loses its key behind its back (an operator's hand, a registry restored from a backup) and can hear of it
+ *   does not forward for it any more within seconds, whatever time is left of the lease;
  * - a node whose registry can be reached misses no renewal;
  * - the changes that reconcile gives are those that lead from one route table to the next, and never our own lease.
  * Asserted at the end, once the world is well again for some TTLs:
@@ -17,6 +19,7 @@ import { LeaseManager } from '../../lib/lease/manager.ts';
 import { messageOf } from '../../lib/util/errors.ts';
 import { formatCidr4, overlaps4, subnetAt } from '../../lib/wire/cidr.ts';
 import { prng } from '../support/prng.ts';
+import { Robber } from './robber.ts';
 import { type NodeWorld, SimNode } from './sim-node.ts';
 import { SimStore } from './sim-registry.ts';
 import { Timeline } from './timeline.ts';
@@ -66,11 +69,13 @@ class World {
   readonly #timeline = new Timeline();
   readonly #store: SimStore;
   readonly #nodes: SimNode[];
+  readonly #robber: Robber;
   readonly #hash = createHash('sha256');
   readonly #tail: string[] = [];
   readonly #kind: string;
   readonly #capacity: number;
   readonly #ttlSeconds: number;
+  readonly #isLong: boolean;
   #violation: string | undefined;
   #registryUp = true;
   #healed = false;
@@ -83,10 +88,12 @@ class World {
     this.#next = prng(options.seed);
     const large = options.seed % 200 === 199;
     this.#kind = large ? 'large' : ['roomy', 'tight', 'scarce', 'changing'][this.#below(4)];
-    this.#ttlSeconds = [60, 90, 300][this.#below(this.#kind === 'scarce' ? 2 : 3)];
+    // flannel's day, with the smallest margin that its flag allows: few nodes, because each reads the net-conf every minute.
+    this.#isLong = options.seed % 200 === 13;
+    this.#ttlSeconds = this.#isLong ? 86_400 : [60, 90, 300][this.#below(this.#kind === 'scarce' ? 2 : 3)];
     // In a scarce world those who have none ask without end, which costs the most.
     const most = this.#kind === 'scarce' ? 15 : options.seed % 10 === 7 ? 50 : 11;
-    const count = options.nodes ?? (large ? 1000 : 3 + this.#below(most));
+    const count = options.nodes ?? (large ? 1000 : 3 + this.#below(this.#isLong ? 3 : most));
     this.#capacity = this.#kind === 'scarce' ? Math.ceil(count * 0.7) : this.#kind === 'tight' ? count : 4 * count;
     const calm = this.#below(3) === 0;
     this.#lost = calm ? 0 : this.#below(60);
@@ -107,6 +114,18 @@ class World {
         follows: i < (large ? 3 : 8),
       });
     });
+    this.#robber = new Robber({
+      timeline: this.#timeline,
+      store: this.#store,
+      nodes: this.#nodes,
+      ttlSeconds: this.#ttlSeconds,
+      isOver: () => this.#healed,
+      isReachable: () => this.#registryUp,
+      trace: this.#trace,
+      violated: what => {
+        this.#violation ??= what;
+      },
+    });
     // Some have a reservation from their operator.
     for (let i = 0; i < count && i < this.#capacity; i += 7) {
       if (this.#below(3) !== 0) continue;
@@ -117,13 +136,18 @@ class World {
 
   async run(): Promise<void> {
     const ttlMs = this.#ttlSeconds * 1000;
-    const chaosTtls: number = ({ large: 2, scarce: 6 } as Record<string, number>)[this.#kind] ?? 8;
+    const chaosTtls: number = this.#isLong
+      ? 1.2
+      : (({ large: 2, scarce: 6 } as Record<string, number>)[this.#kind] ?? 8);
     const untilMs = chaosTtls * ttlMs;
     for (const node of this.#nodes) this.#timeline.at(this.#random() * 2000, () => node.start());
     this.#planFaults(untilMs, ttlMs);
     await this.#timeline.runUntil(untilMs, this.#check);
     this.#heal();
-    await this.#timeline.runUntil(untilMs + (this.#kind === 'large' ? 1.5 : 3) * ttlMs + 60_000, this.#check);
+    await this.#timeline.runUntil(
+      untilMs + (this.#isLong ? 1.2 : this.#kind === 'large' ? 1.5 : 3) * ttlMs + 60_000,
+      this.#check,
+    );
     this.#checkEnd();
   }
 
@@ -184,7 +208,7 @@ class World {
       },
       onOwner: node => this.#checkOwner(node),
       ttlSeconds: this.#ttlSeconds,
-      marginSeconds: [this.#ttlSeconds / 2, 3600][this.#below(2)],
+      marginSeconds: this.#isLong ? 60 : [this.#ttlSeconds / 2, 3600][this.#below(2)],
       restartMs: 2000,
       eager: this.#kind === 'scarce',
       Manager: this.#options.Manager ?? LeaseManager,
@@ -204,6 +228,9 @@ class World {
       [0.5, () => this.#partition(this.#random() * 2 * ttlMs)],
       [0.4, () => this.#outage(this.#random() * 1.5 * ttlMs)],
       [0.3, () => this.#readOnly(this.#random() * 1.2 * ttlMs)],
+      [0.5, () => this.#robber.drop(this.#pick())],
+      [0.3, () => this.#robber.overwrite(this.#pick())],
+      [0.3, () => this.#robber.rollBack(this.#random() * ttlMs)],
     ];
     const sum = faults.reduce((total, [weight]) => total + weight, 0);
     for (let i = 0; i < often; i++) {
@@ -228,7 +255,7 @@ class World {
     if (this.#healed) return;
     this.#trace(`${node.name} is ${link}`);
     node.link = link;
-    node.troubledAt = this.#timeline.now;
+    this.#disturb(node);
   }
 
   #partition(forMs: number): void {
@@ -247,9 +274,8 @@ class World {
     if (node.suspendedUntil > this.#timeline.now) return;
     this.#trace(`${node.name} sleeps`);
     node.suspendedUntil = this.#timeline.now + forMs;
-    this.#timeline.after(forMs + 10_000, () => {
-      node.troubledAt = this.#timeline.now;
-    });
+    this.#disturb(node);
+    this.#timeline.after(forMs + 10_000, () => this.#disturb(node));
   }
 
   #jump(node: SimNode): void {
@@ -264,11 +290,12 @@ class World {
 
   #outage(forMs: number): void {
     this.#registryUp = false;
+    this.#disturbAll();
     this.#trace('the registry is away');
     this.#timeline.after(forMs, () => {
       this.#registryUp = true;
       if (this.#below(2) === 0) this.#store.extendAll(this.#ttlSeconds);
-      this.#troubleAll();
+      this.#disturbAll();
       this.#trace('the registry is back');
     });
   }
@@ -278,7 +305,7 @@ class World {
     this.#trace('the registry is read-only');
     this.#timeline.after(forMs, () => {
       this.#store.readOnly = false;
-      this.#troubleAll();
+      this.#disturbAll();
       this.#trace('the registry can be written');
     });
   }
@@ -290,8 +317,13 @@ class World {
     this.#trace(`the net-conf changes: ${this.#store.configText}`);
   }
 
-  #troubleAll(): void {
-    for (const node of this.#nodes) node.troubledAt = this.#timeline.now;
+  #disturb(node: SimNode): void {
+    node.troubledAt = this.#timeline.now;
+    node.disturbedAt = this.#timeline.now;
+  }
+
+  #disturbAll(): void {
+    for (const node of this.#nodes) this.#disturb(node);
   }
 
   #heal(): void {
@@ -301,7 +333,7 @@ class World {
     this.#store.readOnly = false;
     this.#lost = 0;
     this.#late = 0;
-    this.#troubleAll();
+    this.#disturbAll();
     for (const node of this.#nodes) {
       node.link = 'up';
       if (!node.running) node.start();
@@ -316,12 +348,12 @@ class World {
 
   /** Only who is told a new deadline can become a second owner: everybody else only ceases to be one. */
   #checkOwner(node: SimNode): void {
-    if (!node.forwards) return;
+    if (!node.forwards || node.robbedAt !== undefined) return;
     const { subnet } = node.forwarding!.lease;
     for (const other of this.#nodes) {
       if (other === node || other.forwarding === undefined || !overlaps4(other.forwarding.lease.subnet, subnet))
         continue;
-      if (!other.forwards) continue;
+      if (!other.forwards || other.robbedAt !== undefined) continue;
       const both = `${node.name} (${formatCidr4(subnet)}) and ${other.name} (${subnetKey(other.forwarding.lease)})`;
       this.#violation ??= `two live owners: ${both}`;
     }

@@ -22,6 +22,7 @@ export interface Mutant {
 }
 
 const owners = /two live owners/;
+const robbed = /goes on with|two live owners|does not have/;
 const missed = /missed its renewal/;
 
 export const mutants: readonly Mutant[] = [
@@ -31,6 +32,7 @@ export const mutants: readonly Mutant[] = [
     from: /const sent = this\.#clock\.monotonicMs\(\);\n(\s+try \{\n\s+const lease = await verb\(\);)/,
     to: '$1 const sent = this.#clock.monotonicMs();',
     caught: owners,
+    seed: 16,
   },
   { name: 'trusts that all clocks are equal', file: 'deadline', from: /1 \/ 500/, to: '0', caught: owners },
   {
@@ -67,6 +69,28 @@ export const mutants: readonly Mutant[] = [
     from: /return Math\.min\(1000 \* ttlSeconds.*\);/,
     to: 'return 1000 * ttlSeconds;',
     caught: missed,
+  },
+  {
+    name: 'forgets that its trust ends before the TTL',
+    file: 'deadline',
+    from: /return Math\.min\(1000 \* ttlSeconds.*\);/,
+    to: 'return 1000 * ttlSeconds - marginMs;',
+    caught: missed,
+    seed: 13,
+  },
+  {
+    name: 'takes another history for the past',
+    file: 'sightings',
+    from: /const isOtherHistory = [^;]*;/,
+    to: 'const isOtherHistory = false; if (revision < lease.modRevision) return undefined;',
+    caught: robbed,
+  },
+  {
+    name: 'forwards until its deadline although its key is another’s',
+    file: 'manager',
+    from: /#fence\(\) \{/,
+    to: '#fence() { return;',
+    caught: robbed,
   },
   {
     name: 'gives up a lease that is gone',

@@ -49,6 +49,10 @@ export class SimNode {
   wallOffset = 0;
   /** When something happened that may be the reason for a missed renewal. */
   troubledAt = 0;
+  /** When its way to the registry, or the machine itself, last stopped or began to work. */
+  disturbedAt = 0;
+  /** When its lease was taken from it behind its back, which it cannot know at once; undefined when it knows. */
+  robbedAt: number | undefined;
   view: PeerView | undefined;
   #follows: boolean;
   #previous: AcquireRequest['previousSubnet'];
@@ -94,12 +98,21 @@ export class SimNode {
     this.#supervise(process).catch(error => this.#world.violated(`${this.name} crashed: ${error?.stack ?? error}`));
   }
 
+  /** Whether the registry has the lease that this node forwards for. */
+  get isBacked(): boolean {
+    if (this.forwarding === undefined) return false;
+    const { lease } = this.forwarding;
+    const held = this.#world.wire.store.leases.get(subnetKey(lease))?.lease;
+    return held?.createRevision === lease.createRevision && held.attributes.PublicIP === this.address;
+  }
+
   /** Ends at any instant, without a word to anybody; what is under way on the network stays under way. */
   crash(losesFile: boolean): void {
     if (this.#process === undefined) return;
     this.#process.alive = false;
     this.#process = undefined;
     this.forwarding = undefined;
+    this.robbedAt = undefined;
     this.view = undefined;
     if (losesFile) this.#previous = undefined;
     this.#say(losesFile ? 'crashes and loses subnet.env' : 'crashes');
@@ -114,6 +127,7 @@ export class SimNode {
     for (;;) {
       await this.#live(process, clock);
       this.forwarding = undefined;
+      this.robbedAt = undefined;
       this.view = undefined;
       await this.#pause(process, clock);
       this.troubledAt = this.#world.wire.timeline.now;
@@ -124,8 +138,8 @@ export class SimNode {
   async #pause(process: Process, clock: Clock): Promise<void> {
     const { wire, eager, restartMs, random } = this.#world;
     const freed = new AbortController();
-    const listener = (event: LeaseEvent): void => {
-      if (!process.alive || event.kind === 'removed') freed.abort('freed');
+    const listener = (event?: LeaseEvent): void => {
+      if (!process.alive || event?.kind !== 'put') freed.abort('freed');
     };
     if (eager) wire.store.listeners.add(listener);
     await clock.sleep(restartMs * (0.5 + random()), freed.signal);
@@ -149,6 +163,7 @@ export class SimNode {
         random,
         onDeadline: deadline => {
           this.forwarding = manager.lease && { lease: manager.lease, deadline };
+          if (!this.forwards || this.isBacked) this.robbedAt = undefined;
           this.#world.onOwner(this);
         },
       });

@@ -32,7 +32,9 @@ export class SimStore {
   /** Events of revisions above `compacted`, in order. */
   readonly #history: { revision: number; event: LeaseEvent }[] = [];
   #compacted = 0;
-  readonly listeners = new Set<(event: LeaseEvent) => void>();
+  /** How often it was restored: a history of its own each time. */
+  epoch = 0;
+  readonly listeners = new Set<(event?: LeaseEvent) => void>();
 
   constructor(timeline: Timeline, configText: string) {
     this.#timeline = timeline;
@@ -44,9 +46,9 @@ export class SimStore {
     return { kind: 'snapshot', leases, revision: this.revision };
   }
 
-  /** What happened after a revision, or undefined where that was compacted. */
-  since(revision: number): Events | undefined {
-    if (revision < this.#compacted) return undefined;
+  /** What happened after a revision, or undefined where that was compacted or is of another history. */
+  since(revision: number, epoch: number): Events | undefined {
+    if (revision < this.#compacted || epoch !== this.epoch) return undefined;
     // The newest are few: look from the end.
     let first = this.#history.length;
     while (first > 0 && this.#history[first - 1].revision > revision) first--;
@@ -56,6 +58,35 @@ export class SimStore {
   compact(): void {
     this.#compacted = this.revision;
     this.#history.length = 0;
+  }
+
+  /** An operator's hand: a key is gone, or is another node's. */
+  drop(key: string): void {
+    if (this.leases.has(key)) this.#delete(key);
+  }
+
+  overwrite(subnets: LeaseSubnets, attributes: LeaseAttributes, ttlSeconds: number): void {
+    this.drop(subnetKey(subnets));
+    this.#put(subnets, attributes, ttlSeconds, undefined);
+  }
+
+  /** What is there now; the result puts it back, revision and all. Every lease has its whole TTL then. */
+  backup(ttlSeconds: number): () => void {
+    const saved = [...this.leases.values()].map(entry => entry.lease);
+    const { revision } = this;
+    return () => {
+      this.leases.clear();
+      this.#history.length = 0;
+      this.#compacted = 0;
+      this.revision = revision;
+      this.epoch++;
+      for (const lease of saved) {
+        const entry = { lease, endsAt: Number.POSITIVE_INFINITY };
+        this.leases.set(subnetKey(lease), entry);
+        this.#arm(subnetKey(lease), entry, lease.expiresAtMs === null ? null : ttlSeconds);
+      }
+      for (const listener of this.listeners) listener();
+    };
   }
 
   create(wanted: NewLease, ttlSeconds: number | null): Lease {
@@ -72,7 +103,9 @@ export class SimStore {
     this.#checkWritable();
     const entry = this.leases.get(subnetKey(lease));
     if (entry === undefined) throw new RegistryError('missing', 'no such lease');
-    if (entry.lease.modRevision !== lease.modRevision) throw new RegistryError('conflict', 'written by somebody else');
+    // As etcd/registry.ts: of what we wrote ourselves we know more than the revision, which another history may come to.
+    if (entry.lease.modRevision !== lease.modRevision || entry.lease.attributes.PublicIP !== lease.attributes.PublicIP)
+      throw new RegistryError('conflict', 'written by somebody else');
     if (writes) return this.#put(lease, attributes, ttlSeconds, entry.lease);
     this.#arm(subnetKey(lease), entry, ttlSeconds);
     return entry.lease;
@@ -233,6 +266,7 @@ async function* watchStore(wire: Wire, signal: AbortSignal): AsyncGenerator<Snap
   const { timeline, store } = wire;
   const queue: (Snapshot | Events)[] = [];
   let position: number | undefined;
+  let epoch = 0;
   let ring = (): void => {};
   let scheduled = false;
 
@@ -243,7 +277,8 @@ async function* watchStore(wire: Wire, signal: AbortSignal): AsyncGenerator<Snap
       schedule(2000);
       return;
     }
-    const message = (position === undefined ? undefined : store.since(position)) ?? store.snapshot();
+    const message = (position === undefined ? undefined : store.since(position, epoch)) ?? store.snapshot();
+    epoch = store.epoch;
     position = message.revision;
     if (message.kind === 'events' && message.events.length === 0) return;
     if (message.kind === 'snapshot') wire.trace('lists again');
