@@ -152,7 +152,7 @@ async function labStatus(args: readonly string[]): Promise<number> {
   if (options.flags.has('json')) return print(readFileSync(join(state.directory, 'result.json'), 'utf8'));
   const url = store.loadPageUrl(state);
   const page = url === undefined ? '' : `The microscope, for your browser: ${url}\n`;
-  return print(readFileSync(join(state.directory, 'picture.txt'), 'utf8') + page);
+  return print(`${readFileSync(join(state.directory, 'picture.txt'), 'utf8')}\n${page}`);
 }
 
 const wantsHelp = (options: ParsedOptions): boolean => options.flags.has('help') || options.flags.has('h');

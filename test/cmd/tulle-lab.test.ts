@@ -158,7 +158,8 @@ t.test('three nodes, two pods each: picture, exec, status, a second lab up, lab 
   );
 
   await t.test('status', async t => {
-    t.equal(`${run('lab', 'status').stdout}\n`, picture);
+    const url = readFileSync(join(root, 'lab', 'page.url'), 'utf8');
+    t.equal(run('lab', 'status').stdout, `${picture}The microscope, for your browser: ${url}`);
     t.match(JSON.parse(run('lab', 'status', '--json').stdout), { ok: true, pods: { length: 6 } });
   });
 
