@@ -96,8 +96,10 @@ const NODE: readonly Metric[] = [
   gauge('tulle_ready', 'Whether the start is over and the lease proven, as /readyz says.', ({ status }) =>
     flag(status.ready),
   ),
-  gauge('tulle_fenced', 'Whether forwarding stopped because the lease was not renewed in time.', ({ status }) =>
-    flag(status.lease.fenced),
+  gauge(
+    'tulle_fenced',
+    'Whether forwarding stopped because the lease was not renewed in time or is not ours any more.',
+    ({ status }) => flag(status.lease.fenced),
   ),
   {
     name: 'tulle_lease_info',

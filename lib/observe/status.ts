@@ -220,7 +220,7 @@ function problemsOf(input: StatusInput, lease: LeaseDocument, peers: readonly Pe
     problems.push({ code, severity, text });
   };
   const { overlay, registry, rules, waitingFor } = input;
-  if (lease.fenced) add('error', 'fenced', 'its lease was not renewed in time: it forwards nothing until it is');
+  if (lease.fenced) add('error', 'fenced', 'its lease was not renewed in time, or is gone: it forwards nothing');
   else if (waitingFor !== undefined) add('error', 'not-ready', `it is not ready: it waits for ${waitingFor}`);
   if (registry !== undefined && !registry.health.healthy) {
     const since = Math.round((registry.health.forMs ?? 0) / 1000);
