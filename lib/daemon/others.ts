@@ -5,7 +5,7 @@
  */
 import { DELETE_FLANNEL, type OverlayRange } from '../host/other-overlay.ts';
 import { sameSubnets } from '../lease/lease.ts';
-import type { Events, Snapshot } from '../lease/registry.ts';
+import { type Events, putsOf, type Snapshot } from '../lease/registry.ts';
 import { messageOf } from '../util/errors.ts';
 import type { DaemonNetwork } from './network.ts';
 import type { Run } from './run.ts';
@@ -47,13 +47,9 @@ export function noticeOthers(
   return message => {
     const own = manager.lease;
     if (own === undefined || looking) return;
-    const puts =
-      message.kind === 'snapshot'
-        ? message.leases
-        : message.events.flatMap(event => (event.kind === 'put' ? [event.lease] : []));
     const ours = own.attributes.BackendType ?? 'udp';
     // An older one is what we found and replaced.
-    const other = puts.find(
+    const other = putsOf(message).find(
       lease =>
         sameSubnets(lease, own) &&
         lease.modRevision > own.modRevision &&

@@ -17,7 +17,7 @@ import { renewAfterMs, trustMs } from './deadline.ts';
 import { holderOf, whyLost } from './holder.ts';
 import { type Lease, mergeAttributes, nodeIdOf, printSubnets, sameSubnets, subnetsOf } from './lease.ts';
 import type { LeaseStatus, ManagerEvent } from './manager-events.ts';
-import { type Events, type Registry, RegistryError, registryCodeOf, type Snapshot } from './registry.ts';
+import { type Events, putsOf, type Registry, RegistryError, registryCodeOf, type Snapshot } from './registry.ts';
 import { createRetry, longestPauseMs } from './retry.ts';
 import { createSightings } from './sightings.ts';
 
@@ -139,11 +139,7 @@ export class LeaseManager {
   observe(message: Snapshot | Events): void {
     const lease = this.#lease;
     if (lease === undefined) return;
-    const puts =
-      message.kind === 'snapshot'
-        ? message.leases
-        : message.events.flatMap(event => (event.kind === 'put' ? [event.lease] : []));
-    for (const other of puts) if (this.#isSurplus(other)) this.#surplus.push(other);
+    for (const other of putsOf(message)) if (this.#isSurplus(other)) this.#surplus.push(other);
     if (this.#surplus.length > 0) this.#ring();
 
     const sighting = this.#sightings.take(message, lease, this.#request!, this.#clock.monotonicMs());

@@ -56,6 +56,12 @@ export interface Events {
 
 export type LeaseEvent = { kind: 'put'; lease: Lease } | { kind: 'removed'; subnet: Subnet4; subnet6?: Subnet6 };
 
+/** The leases that a message tells of: all of a snapshot, those that were written of events. */
+export function putsOf(message: Snapshot | Events): Lease[] {
+  if (message.kind === 'snapshot') return message.leases;
+  return message.events.flatMap(event => (event.kind === 'put' ? [event.lease] : []));
+}
+
 /** A lease that is about to be made. */
 export type NewLease = LeaseSubnets & { attributes: LeaseAttributes };
 
